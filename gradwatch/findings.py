@@ -1,0 +1,112 @@
+"""What was found: findings, the outcome of every rule, and the verdict sentence over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+KINDS: Final = (
+    "vanishing",
+    "exploding",
+    "nonfinite",
+    "dead-units",
+    "disconnected",
+    "frozen",
+    "underflow",
+    "spike",
+    "update-too-large",
+    "update-too-small",
+    "saturated",
+    "oscillating",
+    "clipping",
+    "plumbing",
+)
+SEVERITIES: Final = ("critical", "warning", "notice")
+STRUCTURAL: Final = frozenset({"nonfinite", "disconnected", "frozen"})
+"""Kinds that are facts rather than statistics: they can be judged on a run of a few steps."""
+
+ENOUGH_STEPS: Final = 10
+"""Captured steps below which a run without a structural finding is not judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What shows a finding: a statistic of a signal for some layers, over steps or over depth."""
+
+    signal: str
+    statistic: str
+    axis: str = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of trouble with one root cause.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        severity: one of ``SEVERITIES``.
+        title: the effect and the place in one short line.
+        layer: the culprit, or None for the whole run or the loss itself.
+        layers: all affected layers, the culprit first; in order of depth after it.
+        first_step: the first step at which it shows, or None when it holds for the whole run.
+        last_step: the last captured step at which it shows.
+        evidence: sentences with the measured numbers beside the rule's thresholds.
+        cause: the likely cause, hedged where it is an inference.
+        advice: what to do, most promising first.
+        check: how to see that the cure worked.
+        confidence: "high", "medium" or "low"; at most "medium" when no loss was logged and the rule wanted one.
+        confidence_reason: why it is not "high", or "".
+        optimizer: key of the optimizer, "" when the run has one.
+        figure: what shows the finding, or None.
+        symptoms: findings that follow from this one's cause, merged under it.
+    """
+
+    kind: str
+    severity: str
+    title: str
+    layer: str | None
+    layers: tuple[str, ...]
+    first_step: int | None
+    last_step: int | None
+    evidence: tuple[str, ...]
+    cause: str
+    advice: tuple[str, ...]
+    check: str
+    confidence: str = "high"
+    confidence_reason: str = ""
+    optimizer: str = ""
+    figure: Figure | None = None
+    symptoms: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The outcome of all rules over a run.
+
+    Attributes:
+        findings: worst first.
+        passed: kinds that were judged and found nothing.
+        not_applied: kinds that could not be judged, each with the reason in one sentence.
+        steps: captured steps.
+        layers: watched layers.
+        verdict: one sentence over all findings, at most 18 words.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    passed: tuple[str, ...] = ()
+    not_applied: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    steps: int = 0
+    layers: int = 0
+    verdict: str = "Cannot judge: no step was captured."
+
+    @property
+    def judged(self) -> bool:
+        """Whether there was enough to judge: a structural finding, or ``ENOUGH_STEPS`` captured steps."""
+        return self.steps >= ENOUGH_STEPS or any(finding.kind in STRUCTURAL for finding in self.findings)
+
+    def at_least(self, severity: str) -> tuple[Finding, ...]:
+        """Returns the findings of this severity or worse."""
+        limit = SEVERITIES.index(severity)
+        return tuple(finding for finding in self.findings if SEVERITIES.index(finding.severity) <= limit)

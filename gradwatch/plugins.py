@@ -1,0 +1,119 @@
+"""What an adapter and a reporter are, and how they are found: by entry point, nothing is subclassed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from gradwatch.errors import GradwatchError
+from gradwatch.findings import Analysis
+from gradwatch.record import SiteTable
+from gradwatch.recorder import Recorder
+from gradwatch.recording import Recording
+from gradwatch.scalars import Scalars
+from gradwatch.schedule import Schedule
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What an adapter works with: where to register sites, what to capture when, and where to hand it over.
+
+    Attributes:
+        sites: the table to which the adapter adds its sites.
+        schedule: tells what to capture at a step.
+        recorder: takes pending records; its guard keeps failures out of the training loop.
+        scalars: what the user logs; the adapter ends its steps there.
+        layers: predicate over dotted layer paths: whether a layer is watched.
+        rank, world_size: of this process in its launch.
+    """
+
+    sites: SiteTable
+    schedule: Schedule
+    recorder: Recorder
+    scalars: Scalars
+    layers: Callable[[str], bool]
+    rank: int = 0
+    world_size: int = 1
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """Captures the steps of one framework's training loop."""
+
+    def claims(self, *targets: Any) -> bool:
+        """Tells whether these models and optimizers, or this function, belong to the adapter's framework."""
+        ...
+
+    def attach(self, session: Session, *targets: Any) -> None:
+        """Starts capture. Raises GradwatchError when there is nothing to watch."""
+        ...
+
+    def detach(self) -> None:
+        """Stops capture and leaves nothing behind; safe to call twice and at any moment."""
+        ...
+
+    def step(self) -> None:
+        """Ends a step by hand, for loops in which no step can be seen."""
+        ...
+
+    def decorate(self, function: F) -> F:
+        """Returns the train step with capture added; its signature and results are kept."""
+        ...
+
+    def scalar(self, value: Any) -> Callable[[], float] | None:
+        """Returns a reader of a framework's scalar that is called on the writer thread, or None if it is none."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """Returns plain data for the run's manifest: the framework and its version."""
+        ...
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Renders a run. Options belong to ``__init__``; opening files is the caller's."""
+
+    suffix: str
+
+    def render(self, recording: Recording, analysis: Analysis) -> str:
+        """Returns the whole report as text."""
+        ...
+
+
+def adapter_for(*targets: Any) -> Adapter:
+    """Returns a new adapter that claims the targets, looking only at frameworks that are already imported.
+
+    Raises:
+        GradwatchError: when none does.
+    """
+    for entry in _entries("gradwatch.adapters"):
+        if entry.name in sys.modules:
+            adapter: Adapter = entry.load()()
+            if adapter.claims(*targets):
+                return adapter
+    names = ", ".join(type(target).__name__ for target in targets) or "nothing"
+    known = ", ".join(sorted(entry.name for entry in _entries("gradwatch.adapters"))) or "none: run `pip install -e .`"
+    raise GradwatchError(f"cannot watch {names}: no adapter claims it (adapters installed: {known}).")
+
+
+def reporter(name: str) -> Reporter:
+    """Returns a new reporter by its entry point's name.
+
+    Raises:
+        GradwatchError: when there is none of that name.
+    """
+    found = {entry.name: entry for entry in _entries("gradwatch.reporters")}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none: run `pip install -e .`"
+        raise GradwatchError(f"there is no reporter called {name!r} (installed: {known}).")
+    made: Reporter = found[name].load()()
+    return made
+
+
+def _entries(group: str) -> Iterator[EntryPoint]:
+    return iter(entry_points(group=group))
