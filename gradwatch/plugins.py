@@ -29,6 +29,7 @@ class Session:
         recorder: takes pending records; its guard keeps failures out of the training loop.
         scalars: what the user logs; the adapter ends its steps there.
         layers: predicate over dotted layer paths: whether a layer is watched.
+        boundary: to be called when a step has ended; raises ``GradientFinding`` when the user asked for that.
         rank, world_size: of this process in its launch.
     """
 
@@ -37,6 +38,7 @@ class Session:
     recorder: Recorder
     scalars: Scalars
     layers: Callable[[str], bool]
+    boundary: Callable[[], None] = lambda: None
     rank: int = 0
     world_size: int = 1
 
@@ -67,6 +69,10 @@ class Adapter(Protocol):
 
     def scalar(self, value: Any) -> Callable[[], float] | None:
         """Returns a reader of a framework's scalar that is called on the writer thread, or None if it is none."""
+        ...
+
+    def world(self) -> tuple[int, int] | None:
+        """Returns (rank, number of processes) as the framework knows them, or None to ask the environment."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

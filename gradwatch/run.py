@@ -1,0 +1,105 @@
+"""A run as people use it: its verdict, findings, data frames and reports."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradwatch import analyze, plugins, recording
+from gradwatch.errors import GradwatchError
+from gradwatch.findings import Analysis, Finding
+from gradwatch.record import SIGNALS
+from gradwatch.recording import Recording
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """A run on disk, read when first asked and analysed when first asked.
+
+    A run that is still being written can be loaded at any time; load it again to see its newest steps.
+    """
+
+    def __init__(self, path: Path, loaded: Recording) -> None:
+        self.path = path
+        self.recording = loaded
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {self.verdict})"
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The outcome of all rules."""
+        return analyze.analyze(self.recording)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, worst first."""
+        return list(self.analysis.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence over all findings."""
+        return self.analysis.verdict
+
+    def frame(self, signal: str = "gradient", *, per_rank: bool = False) -> pd.DataFrame:
+        """Returns a signal as a data frame, one row per captured step and parameter (or layer, for activations).
+
+        Columns: ``step, optimizer, layer, parameter, numel, l2, mean, absmax, zeros, nan, inf, subnormal, stage``;
+        null where not captured. An input of a layer has ``:input`` behind the layer's name. With ``per_rank`` there is
+        a row a rank and a column ``rank``; otherwise ranks are merged.
+
+        Raises:
+            GradwatchError: for an unknown signal.
+        """
+        from gradwatch import frames  # noqa: PLC0415  pandas is imported only where a frame is asked for
+
+        if signal not in SIGNALS:
+            raise GradwatchError(f"signal={signal!r} is unknown; choose one of {', '.join(SIGNALS)}.")
+        if not per_rank:
+            return frames.frame(self.recording, signal)
+        return frames.per_rank(recording.per_rank(self.path), signal)
+
+    def report(self, path: str | os.PathLike[str] | None = None, *, reporter: str = "html") -> Path:
+        """Writes a report and returns its path; by default ``report.html`` in the run's directory.
+
+        Raises:
+            GradwatchError: when there is no such reporter or the file cannot be written.
+        """
+        made = plugins.reporter(reporter)
+        target = self.path / f"report{made.suffix}" if path is None else Path(path)
+        text = made.render(self.recording, self.analysis)
+        try:
+            _replace(target, text)
+        except OSError as error:
+            raise GradwatchError(f"cannot write the report to {target}: {error.strerror or error}.") from error
+        return target
+
+    def _repr_html_(self) -> str:
+        from html import escape  # noqa: PLC0415  only a notebook asks
+
+        page = plugins.reporter("html").render(self.recording, self.analysis)
+        return f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" style="width:100%;height:800px;border:0"></iframe>'
+
+
+def load(path: str | os.PathLike[str]) -> Run:
+    """Loads a run from its directory, also while it is being written.
+
+    Raises:
+        RunError: when the directory is missing, is not a run, or was written by a newer version.
+    """
+    return Run(Path(path), recording.load_recording(Path(path)))
+
+
+def _replace(target: Path, text: str) -> None:
+    """Writes a whole file or none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

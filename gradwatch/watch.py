@@ -1,0 +1,352 @@
+"""watch(): picks the adapter, wires the recorder to its sinks, and owns the life of a watched run."""
+
+from __future__ import annotations
+
+import atexit
+import fnmatch
+import functools
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from gradwatch import plugins
+from gradwatch.analyze import Stream
+from gradwatch.errors import GradientFinding, GradwatchError
+from gradwatch.findings import Finding
+from gradwatch.guard import Guard, log
+from gradwatch.launch import Launch, from_environment, run_directory
+from gradwatch.record import SiteTable
+from gradwatch.recorder import CLOSE_SECONDS, Recorder
+from gradwatch.run import load
+from gradwatch.scalars import Reader, Scalars
+from gradwatch.schedule import Schedule
+from gradwatch.store import StoreWriter
+
+F = TypeVar("F", bound=Callable[..., Any])
+OnFinding = str | Callable[[Finding], None]
+
+DEFAULT_MAX_BYTES: Final = 512 * 2**20
+REPORT_SECONDS: Final = 30.0
+
+
+class Watch:
+    """A watched training run: a context manager, and a decorator for a train step.
+
+    Capture starts when it is made and ends at ``close``, when the ``with`` is left, or at interpreter exit. Nothing is
+    written before the first step.
+    """
+
+    def __init__(
+        self,
+        targets: tuple[Any, ...],
+        *,
+        run: str | os.PathLike[str] | None,
+        layers: str | Collection[str] | Callable[[str], bool] | None,
+        signals: Collection[str] | None,
+        every: int | None,
+        on_finding: OnFinding,
+        report: bool,
+        budget: float | None,
+        max_bytes: int,
+    ) -> None:
+        _check_on_finding(on_finding)
+        if max_bytes < 2**20:
+            raise GradwatchError(f"max_bytes={max_bytes} is too small for a run; give at least {2**20} (1 MiB).")
+        self._schedule_options: dict[str, Any] = {"every": every, "signals": signals, "budget": budget}
+        Schedule(**self._schedule_options)
+        self._run, self._layers, self._max_bytes = run, _layer_predicate(layers), max_bytes
+        self._on_finding, self._report = on_finding, report
+        self._lock = threading.Lock()
+        self._closed = False
+        self._adapter: plugins.Adapter | None = None
+        self._raise: Finding | None = None
+        self.guard = Guard()
+        if targets:
+            self._attach(targets)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory; it exists from the end of the first step on.
+
+        Raises:
+            GradwatchError: for a bare decorator before its first call, when the name is not chosen yet.
+        """
+        if self._adapter is None:
+            raise GradwatchError("the run has no directory yet: the decorated step was not called.")
+        return self._store.run_dir
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far, worst first; may lag behind training by a moment."""
+        return [] if self._adapter is None else list(self._stream.analysis().findings)
+
+    def log(self, **scalars: Any) -> None:
+        """Records scalars of the step that ended last, or of the running one when it has the key already.
+
+        A tensor is read later on another thread, so nothing waits for a device. Never raises: a value that is no
+        scalar is left out, with one line that says so.
+        """
+        self._guarded_log(scalars)
+
+    def step(self) -> None:
+        """Ends a step by hand, for loops in which no optimizer step can be seen.
+
+        Raises:
+            GradwatchError: when the watch is closed.
+        """
+        self._check_open("step")
+        if self._adapter is not None:
+            self._adapter.step()
+
+    def close(self) -> None:
+        """Stops capture, seals the run's files within 2 s, writes the report and prints the verdict; safe to call twice."""
+        if self._stop():
+            self._tell(render=True)
+
+    def __enter__(self) -> Watch:
+        self._check_open("enter")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stop():
+            # An interrupted user waits for nothing; one line tells how to make the report.
+            self._tell(render=kind is None or issubclass(kind, Exception))
+
+    def __call__(self, function: F) -> F:
+        """Decorates a train step: same signature, same results; it carries this watch as ``function.watch``."""
+        self._check_open("decorate")
+        if not callable(function):
+            raise GradwatchError(f"cannot decorate {function!r}: it is not callable.")
+        decorated = self._adapter.decorate(function) if self._adapter is not None else self._on_first_call(function)
+        decorated.watch = self  # type: ignore[attr-defined]
+        return decorated
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a watched object is not watched."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as None, so that a watched object loads where gradwatch is not installed."""
+        return type(None), ()
+
+    def _on_first_call(self, function: F) -> F:
+        inner: Callable[..., Any] | None = None
+
+        @functools.wraps(function)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inner
+            if inner is None:
+                self._attach((function,))
+                assert self._adapter is not None
+                inner = self._adapter.decorate(function)
+            return inner(*args, **kwargs)
+
+        return step  # type: ignore[return-value]
+
+    def _attach(self, targets: tuple[Any, ...]) -> None:
+        adapter = plugins.adapter_for(*targets)
+        launch = from_environment(adapter.world())
+        session = self._wire(adapter, launch)
+        adapter.attach(session, *targets)
+        self._adapter = adapter
+        _open_watches.add(self)
+
+    def _wire(self, adapter: plugins.Adapter, launch: Launch) -> plugins.Session:
+        self._rank = launch.rank
+        self._sites = SiteTable(optimizers=())
+        schedule = Schedule(**self._schedule_options, lean=launch.rank > 0, alarms=launch.world_size == 1)
+        self._stream = Stream(self._sites, on_finding=self._found, on_alarm=schedule.alarm)
+        manifest = {**adapter.facts(), "schedule": schedule.describe()}
+        self._store = StoreWriter(
+            run_directory(self._run, launch),
+            self._sites,
+            manifest,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            launch_id=launch.id,
+            restart=launch.restart,
+            max_bytes=self._max_bytes,
+            notes=self._notes,
+        )
+        self._recorder = Recorder([self._store, self._stream], self.guard, on_overflow=schedule.halve)
+        self._scalars = Scalars(self._recorder)
+        self._guarded_log = self.guard.wrap(self._log, "log")
+        return plugins.Session(
+            self._sites,
+            schedule,
+            self._recorder,
+            self._scalars,
+            self._layers,
+            self._boundary,
+            launch.rank,
+            launch.world_size,
+        )
+
+    def _guarded_log(self, scalars: Mapping[str, Any]) -> None:
+        """Stands in until the adapter is chosen: nothing runs yet that a scalar could belong to."""
+
+    def _log(self, scalars: Mapping[str, Any]) -> None:
+        if self._closed or self._adapter is None:
+            return
+        readers = {key: _reader(self._adapter, value) for key, value in scalars.items()}
+        for key in [key for key, reader in readers.items() if reader is None]:
+            self._say_once(f"log({key}=...) takes a number or a scalar array, not {type(scalars[key]).__name__}")
+        self._scalars.log({key: reader for key, reader in readers.items() if reader is not None})
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self.guard.failures:
+            self.guard.failures.append(sentence)
+            log.warning("gradwatch: %s.", sentence)
+
+    def _notes(self) -> dict[str, Any]:
+        """Returns what the attempt's manifest says about the recorder."""
+        return {
+            "refused": dict(self._recorder.refused),
+            "refused_steps": self._recorder.refused_steps,
+            "failures": list(self.guard.failures),
+        }
+
+    def _found(self, finding: Finding) -> None:
+        """Called on the writer thread for each new finding of warning and above."""
+        if callable(self._on_finding):
+            self._on_finding(finding)
+        elif self._rank == 0:
+            since = "" if finding.first_step is None else f", since step {finding.first_step:,}"
+            log.warning("gradwatch: %s: %s (%s%s).", finding.severity, finding.title, finding.kind, since)
+        if self._on_finding == "raise" and self._raise is None:
+            self._raise = finding
+
+    def _boundary(self) -> None:
+        """Called by the adapter when a step has ended, on the training thread."""
+        finding, self._raise = self._raise, None
+        if finding is not None:
+            self._on_finding = "warn"
+            raise GradientFinding(f"{finding.title} ({finding.kind}, {finding.severity}). {finding.cause}")
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise GradwatchError(f"cannot {what} a closed watch; make a new one with gradwatch.watch(...).")
+
+    def _stop(self) -> bool:
+        """Ends capture and seals; returns False when that was done before."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._closed = True
+        _open_watches.discard(self)
+        if self._adapter is None:
+            return False
+        self.guard.wrap(self._adapter.detach, "detach")()
+        if not self._recorder.close(CLOSE_SECONDS):
+            log.warning("gradwatch: the run's files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS)
+        return True
+
+    def _tell(self, *, render: bool) -> None:
+        """Writes the report and prints the verdict, or prints the command that does."""
+        if self._rank > 0 or self.guard.stopped("capture") and not self.run_dir.exists():
+            return
+        if not self.run_dir.exists():
+            _say("gradwatch: no step was captured, so nothing was written.")
+        elif not render:
+            _say(f"gradwatch report {self.run_dir}")
+        else:
+            worker = threading.Thread(target=self.guard.wrap(self._conclude, "report"), daemon=True)
+            worker.start()
+            worker.join(REPORT_SECONDS)
+            if worker.is_alive():
+                _say(f"gradwatch: the report takes longer than {REPORT_SECONDS:g} s; make it with: gradwatch report {self.run_dir}")
+
+    def _conclude(self) -> None:
+        run = load(self.run_dir)
+        lines = [f"gradwatch: {run.verdict}"]
+        if self._report:
+            lines.append(f"gradwatch: report: {run.report()}")
+        _say("\n".join(lines))
+
+
+def watch(
+    *targets: Any,
+    run: str | os.PathLike[str] | None = None,
+    layers: str | Collection[str] | Callable[[str], bool] | None = None,
+    signals: Collection[str] | None = None,
+    every: int | None = None,
+    on_finding: OnFinding = "warn",
+    report: bool = True,
+    budget: float | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Any:
+    """Watches a training run; returns a ``Watch``, or the decorated step when used as a bare decorator.
+
+    Args:
+        targets: models and optimizers, in any order, also in lists or dicts; none for a decorator that finds them.
+        run: the run's directory; by default ``runs/`` and a name of the time or the launcher's id.
+        layers: which layers to watch: a pattern such as ``"blocks.*"``, several, or a predicate over dotted paths.
+        signals: some of ``gradient, update, weight, activation, activation_gradient``; all by default.
+        every: capture all signals on every k-th step; by default the schedule of ``gradwatch.schedule``.
+        on_finding: ``"warn"`` logs a line for each finding of warning and above, ``"raise"`` raises
+            ``GradientFinding`` from the next step boundary, a callable is called with it on another thread.
+        report: whether leaving the ``with`` or ``close`` writes ``report.html`` into the run's directory.
+        budget: share of the training time that capture may cost, such as 0.01; steps are left out to keep it.
+        max_bytes: limit of the run's files per rank, in bytes.
+
+    Raises:
+        GradwatchError: for nothing to watch, an option out of range, or a directory that cannot hold the run.
+    """
+    options: dict[str, Any] = {
+        "run": run,
+        "layers": layers,
+        "signals": signals,
+        "every": every,
+        "on_finding": on_finding,
+        "report": report,
+        "budget": budget,
+        "max_bytes": max_bytes,
+    }
+    if len(targets) == 1 and inspect.isroutine(targets[0]):
+        return Watch((), **options)(targets[0])
+    return Watch(targets, **options)
+
+
+def _reader(adapter: plugins.Adapter, value: Any) -> Reader | None:
+    if isinstance(value, (int, float)):
+        return functools.partial(float, value)
+    reader = adapter.scalar(value)
+    if reader is None and hasattr(value, "__float__"):
+        return functools.partial(float, float(value))
+    return reader
+
+
+def _layer_predicate(layers: str | Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
+    if layers is None:
+        return lambda _: True
+    if callable(layers):
+        return layers
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    return lambda layer: any(fnmatch.fnmatchcase(layer, pattern) for pattern in patterns)
+
+
+def _check_on_finding(on_finding: OnFinding) -> None:
+    if not callable(on_finding) and on_finding not in ("warn", "raise"):
+        raise GradwatchError(f'on_finding={on_finding!r} must be "warn", "raise" or a function of a finding.')
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+_open_watches: set[Watch] = set()
+
+
+def _close_all() -> None:
+    for open_watch in tuple(_open_watches):
+        if open_watch._stop():
+            open_watch._tell(render=False)
+
+
+atexit.register(_close_all)
