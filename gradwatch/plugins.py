@@ -30,6 +30,7 @@ class Session:
         scalars: what the user logs; the adapter ends its steps there.
         layers: predicate over dotted layer paths: whether a layer is watched.
         boundary: to be called when a step has ended; raises ``GradientFinding`` when the user asked for that.
+        note: takes a data-quality note, one sentence, that the report shows.
         rank, world_size: of this process in its launch.
     """
 
@@ -39,6 +40,7 @@ class Session:
     scalars: Scalars
     layers: Callable[[str], bool]
     boundary: Callable[[], None] = lambda: None
+    note: Callable[[str], None] = lambda _: None
     rank: int = 0
     world_size: int = 1
 

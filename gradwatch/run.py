@@ -82,7 +82,8 @@ class Run:
         from html import escape  # noqa: PLC0415  only a notebook asks
 
         page = plugins.reporter("html").render(self.recording, self.analysis)
-        return f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" style="width:100%;height:800px;border:0"></iframe>'
+        style = "width:100%;height:800px;border:0"
+        return f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" style="{style}"></iframe>'
 
 
 def load(path: str | os.PathLike[str]) -> Run:

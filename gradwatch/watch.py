@@ -65,6 +65,7 @@ class Watch:
         self._closed = False
         self._adapter: plugins.Adapter | None = None
         self._raise: Finding | None = None
+        self._remarks: list[str] = []
         self.guard = Guard()
         if targets:
             self._attach(targets)
@@ -104,7 +105,7 @@ class Watch:
             self._adapter.step()
 
     def close(self) -> None:
-        """Stops capture, seals the run's files within 2 s, writes the report and prints the verdict; safe to call twice."""
+        """Stops capture, seals the files within 2 s, writes the report and prints the verdict; safe to call twice."""
         if self._stop():
             self._tell(render=True)
 
@@ -184,6 +185,7 @@ class Watch:
             self._scalars,
             self._layers,
             self._boundary,
+            self._remarks.append,
             launch.rank,
             launch.world_size,
         )
@@ -210,6 +212,7 @@ class Watch:
             "refused": dict(self._recorder.refused),
             "refused_steps": self._recorder.refused_steps,
             "failures": list(self.guard.failures),
+            "remarks": list(self._remarks),
         }
 
     def _found(self, finding: Finding) -> None:
@@ -244,12 +247,14 @@ class Watch:
             return False
         self.guard.wrap(self._adapter.detach, "detach")()
         if not self._recorder.close(CLOSE_SECONDS):
-            log.warning("gradwatch: the run's files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS)
+            log.warning(
+                "gradwatch: the run's files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS
+            )
         return True
 
     def _tell(self, *, render: bool) -> None:
         """Writes the report and prints the verdict, or prints the command that does."""
-        if self._rank > 0 or self.guard.stopped("capture") and not self.run_dir.exists():
+        if self._rank > 0 or (self.guard.stopped("capture") and not self.run_dir.exists()):
             return
         if not self.run_dir.exists():
             _say("gradwatch: no step was captured, so nothing was written.")
@@ -260,7 +265,7 @@ class Watch:
             worker.start()
             worker.join(REPORT_SECONDS)
             if worker.is_alive():
-                _say(f"gradwatch: the report takes longer than {REPORT_SECONDS:g} s; make it with: gradwatch report {self.run_dir}")
+                _say(f"gradwatch: the report takes over {REPORT_SECONDS:g} s; try: gradwatch report {self.run_dir}")
 
     def _conclude(self) -> None:
         run = load(self.run_dir)

@@ -1,0 +1,177 @@
+"""Outputs and inputs of layers, and the gradients at them, during sampled steps.
+
+Torch's *global* forward hook is on only from the end of the step before a sampled one to that step's end. Nothing is
+put on the modules themselves, so pickling, copying and in-place operations are untouched.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from gradwatch.guard import Guard
+from gradwatch.record import Site, SiteTable
+from gradwatch_torch.measure import HostCopy, Measured, reduce
+from gradwatch_torch.units import alive_units, saturated_pairs, unit_axis
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A watched module: dotted path, whether it owns parameters, its optimizer's key (None: any), class name."""
+
+    path: str
+    owns: bool
+    optimizer: str | None
+    kind: str
+
+
+@dataclass(slots=True)
+class Capture:
+    """What one site measured during a step: one entry per pass."""
+
+    measured: list[Measured] = field(default_factory=list)
+    alive: list[HostCopy] = field(default_factory=list)
+    saturated: list[HostCopy] = field(default_factory=list)
+
+    def ready(self) -> bool:
+        """Tells whether all passes have arrived."""
+        waiting: list[Measured | HostCopy] = [*self.measured, *self.alive, *self.saturated]
+        return all(part.ready() for part in waiting)
+
+
+Captures = dict[tuple[str, int], Capture]
+"""(signal, site id) to its capture. The gradient at a site has the key of its activation's site id."""
+
+
+class Activations:
+    """Reduces the activations of watched layers while it is switched on."""
+
+    def __init__(self, sites: SiteTable, layers: Mapping[nn.Module, Layer], guard: Guard) -> None:
+        self._sites = sites
+        self._layers = weakref.WeakKeyDictionary(dict(layers))
+        self._hook = guard.wrap(self._forward, "activations")
+        self._gradient_hook = guard.wrap(self._gradient, "activations")
+        self._handle: Any = None
+        self._stale = False
+        self._captures: Captures = {}
+        self._owner: dict[int, str | None] = {}
+        self._seen: dict[int, tuple[weakref.ref[Tensor], int, int | None]] = {}
+        self._pass: set[int] = set()
+        self._in_backward = False
+
+    def switch(self, on: bool) -> None:
+        """Puts the global hook on or takes it off."""
+        if on and self._handle is None:
+            self._handle = register_module_forward_hook(self._hook, with_kwargs=True)
+        elif not on and self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+            self._seen.clear()
+
+    def end_step(self) -> None:
+        """Marks what was captured so far as belonging to ended steps: the next forward pass begins anew."""
+        self._stale = True
+        self._seen.clear()
+
+    def take(self, optimizer: str) -> Captures:
+        """Removes and returns the captures of the layers that an optimizer trains."""
+        keys = [key for key in self._captures if self._owner[key[1]] in (optimizer, None)]
+        return {key: self._captures.pop(key) for key in keys}
+
+    def _forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        layer = self._layers.get(module)
+        if layer is None or not torch.is_grad_enabled() or self._is_recomputed(module):
+            return
+        with torch.no_grad():
+            incoming = first_tensor((args, kwargs))
+            inherited = None if incoming is None else self._axis_of(incoming)
+            if layer.owns and incoming is not None and not self._is_known(incoming):
+                self._capture(layer, ":input", module, incoming, unit_axis(nn.Identity(), incoming, None))
+            outgoing = first_tensor(output)
+            if outgoing is not None and not self._is_known(outgoing):
+                self._capture(layer, "", module, outgoing, unit_axis(module, outgoing, inherited))
+
+    def _is_recomputed(self, module: nn.Module) -> bool:
+        """Tells the second forward of activation checkpointing, run inside a backward, from a forward pass."""
+        if torch._C._current_graph_task_id() != -1:
+            self._in_backward = True
+            return id(module) in self._pass
+        if self._stale:
+            self._stale = False
+            self._captures.clear()
+        if self._in_backward:
+            self._in_backward = False
+            self._pass.clear()
+        self._pass.add(id(module))
+        return False
+
+    def _capture(self, layer: Layer, suffix: str, module: nn.Module, values: Tensor, axis: int | None) -> None:
+        site = self._site("activation", layer, suffix)
+        capture = self._captures.setdefault(("activation", site), Capture())
+        capture.measured.append(reduce([values], counts=True, histogram=True))
+        if axis is not None:
+            capture.alive.append(HostCopy(alive_units(values, axis)))
+        saturated = None if suffix else saturated_pairs(module, values)
+        if saturated is not None:
+            capture.saturated.append(HostCopy(saturated))
+        self._seen[id(values)] = (weakref.ref(values), values._version, axis)
+        if values.requires_grad:
+            gradient_site = self._site("activation_gradient", layer, suffix)
+            values.register_hook(functools.partial(self._gradient_hook, gradient_site, axis))
+
+    def _gradient(self, site: int, axis: int | None, gradient: Tensor) -> None:
+        if self._handle is None or self._stale:
+            return
+        with torch.no_grad():
+            capture = self._captures.setdefault(("activation_gradient", site), Capture())
+            capture.measured.append(reduce([gradient], counts=True, histogram=True))
+            if axis is not None:
+                capture.alive.append(HostCopy(alive_units(gradient, axis)))
+
+    def _site(self, signal: str, layer: Layer, suffix: str) -> int:
+        name = layer.path + suffix
+        known = self._sites.find(signal, name)
+        if known is None:
+            known = self._sites.add(Site(signal, name, layer.path, role=layer.kind, optimizer=layer.optimizer or ""))
+            self._owner[known] = layer.optimizer
+        return known
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        """Tells whether this very tensor was read in this step and not changed since."""
+        seen = self._seen.get(id(tensor))
+        return seen is not None and seen[0]() is tensor and seen[1] == tensor._version
+
+    def _axis_of(self, tensor: Tensor) -> int | None:
+        seen = self._seen.get(id(tensor))
+        return seen[2] if seen is not None and seen[0]() is tensor else None
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Returns the first floating-point tensor of a nest of tuples, lists, mappings and dataclasses; None if none."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() and value.layout == torch.strided and value.numel() else None
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    elif hasattr(value, "__dataclass_fields__"):
+        value = tuple(getattr(value, name) for name in value.__dataclass_fields__)
+    if isinstance(value, (tuple, list)):
+        return next((found for item in value if (found := first_tensor(item)) is not None), None)
+    return None
+
+
+def on_first_pass(guard: Guard, seen: Callable[[nn.Module], None]) -> Callable[[], None]:
+    """Calls ``seen`` with every module at its entry, until the returned function is called."""
+    from torch.nn.modules.module import register_module_forward_pre_hook  # noqa: PLC0415
+
+    def enter(module: nn.Module, _: Any) -> None:
+        seen(module)
+
+    handle = register_module_forward_pre_hook(guard.wrap(enter, "layer order"))
+    return handle.remove

@@ -1,0 +1,283 @@
+"""One pass over the gradients at the optimizer's step, where they are what the optimizer will use."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradwatch.plugins import Session
+from gradwatch.record import PARAMETER_SIGNALS
+from gradwatch.scalars import Reader
+from gradwatch.schedule import Plan
+from gradwatch_torch.activations import Activations
+from gradwatch_torch.losses import Losses
+from gradwatch_torch.measure import HostCopy, reduce
+from gradwatch_torch.pending import Clip, Part, PendingStep
+from gradwatch_torch.targets import Parameter, site
+from gradwatch_torch.units import UnitMemory
+
+
+@dataclass(slots=True)
+class Layout:
+    """The parameters that one optimizer's step reads, with their site ids; rebuilt when its groups change."""
+
+    key: tuple[int, ...] = ()
+    parameters: list[Tensor] = field(default_factory=list)
+    extra: list[Tensor] = field(default_factory=list)
+    ids: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
+    site_of: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the captures of a run have in common.
+
+    Attributes:
+        session: what the core gives to an adapter.
+        activations: the reader of layers.
+        losses: the roots of the backward passes.
+        describe: a parameter's names and status, or None for one that is not watched.
+        on_end: called when a step has ended and the next one is planned.
+    """
+
+    session: Session
+    activations: Activations
+    losses: Losses
+    describe: Callable[[Tensor], tuple[Parameter, str] | None]
+    on_end: Callable[[], None]
+
+
+class OptimizerCapture:
+    """Captures the steps of one optimizer.
+
+    The pre-hook reads what the optimizer is about to use; when the step was given a closure, which computes the
+    gradients anew, the post-hook reads instead. A step ends at the first post-hook after a pre-hook, so optimizers
+    whose ``step`` calls ``super().step()`` count once.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        shared: Shared,
+        extra: Sequence[Tensor],
+        optimizer: Optimizer | None,
+    ) -> None:
+        """Prepares capture.
+
+        Args:
+            key: of the optimizer.
+            shared: what the captures of a run have in common.
+            extra: watched parameters that no optimizer holds; their gradients are read with this one's.
+            optimizer: whose steps are captured, or None when steps are ended by hand.
+        """
+        session = shared.session
+        self.key = key
+        self.reduced = False
+        self.plan: Plan = session.schedule.plan(0)
+        self.loss_scale: HostCopy | None = None
+        self.ended = 0
+        self._clips: list[Clip] = []
+        self._shared = shared
+        self._session = session
+        self._extra = list(extra)
+        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
+        self._index = len(session.sites.optimizers)
+        session.sites.optimizers.append(key)
+        self._layout = Layout()
+        self._memory = UnitMemory()
+        self._before: list[Tensor] = []
+        self._pending: PendingStep | None = None
+        self._started = self._last = time.perf_counter()
+
+    def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Opens the step: reads the gradients and, on the schedule's steps, copies the weights."""
+        began = time.perf_counter()
+        self._session.recorder.start()
+        self._pending = pending = self._open()
+        pending.scale = _copy(getattr(optimizer, "grad_scale", None))
+        pending.found_inf = _copy(getattr(optimizer, "found_inf", None))
+        if self.plan:
+            self._lay_out(_parameters(optimizer))
+            pending.facts["learning_rate"] = _learning_rate(optimizer)
+            if _closure(args, kwargs) is None:
+                self._read_gradients(pending, self._stage())
+            if self.plan.update:
+                self._before = [parameter.detach().clone() for parameter in self._layout.parameters]
+        self._session.schedule.charge(time.perf_counter() - began, 0.0)
+
+    def after_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Ends the step: takes the update and the weights, and hands the record over."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        began = time.perf_counter()
+        if self.plan.gradient and _closure(args, kwargs) is not None:
+            self._read_gradients(pending, "after the step")
+        if self.plan.update:
+            self._read_updates(pending)
+        if self.plan.weight:
+            ids, weights = self._layout.ids["weight"], self._layout.parameters
+            pending.parts.append(Part("weight", ids, reduce([_local(weight) for weight in weights]), "unscaled"))
+        self._end(pending, began)
+
+    def skipped_step(self) -> None:
+        """Counts a step that a loss scaler skipped."""
+        self._session.recorder.start()
+        pending = self._open()
+        pending.skipped = True
+        self._end(pending, time.perf_counter())
+
+    def manual_step(self, parameters: Sequence[Tensor]) -> None:
+        """Ends a step by hand: reads the gradients as they are now."""
+        self._session.recorder.start()
+        pending = self._open()
+        if self.plan:
+            self._lay_out(parameters)
+            self._read_gradients(pending, "unknown")
+        self._end(pending, time.perf_counter())
+
+    def clipped(self, parameters: Sequence[Tensor], max_norm: Reader, norm: HostCopy) -> None:
+        """Takes note that gradients of this optimizer were clipped before the step."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if optimizer is None:
+            return
+        self._lay_out(_parameters(optimizer))
+        known = self._layout.site_of
+        sites = frozenset(known[id(parameter)] for parameter in parameters if id(parameter) in known)
+        if sites:
+            self._clips.append(Clip(max_norm, norm, sites))
+
+    def _open(self) -> PendingStep:
+        session = self._session
+        return PendingStep(
+            self.ended, self._index, time.perf_counter() - self._started, session.sites, self._memory, clips=self._clips
+        )
+
+    def _end(self, pending: PendingStep, began: float) -> None:
+        session, step = self._session, self.ended
+        if self.loss_scale is not None:
+            pending.facts["loss_scale"] = self.loss_scale.scalar
+        captures = self._shared.activations.take(self.key)
+        if self.plan.activation:
+            pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
+        suggested = self._shared.losses.read(self.loss_scale) if self.plan else {}
+        pending.logged = session.scalars.end_step(step, self._index, pending.time, suggested)
+        if self.plan or pending.logged or pending.skipped:
+            session.recorder.put(step, pending)
+        if step == 0:
+            session.recorder.wait_open()
+        self._clips, self.loss_scale = [], None
+        self.ended += 1
+        now = time.perf_counter()
+        session.schedule.charge(now - began, now - self._last)
+        self._last = now
+        self.plan = session.schedule.plan(self.ended)
+        if not self.plan.update:
+            self._before = []
+        self._shared.on_end()
+        session.boundary()
+
+    def _read_gradients(self, pending: PendingStep, stage: str) -> None:
+        tensors, sites, absent = [], [], []
+        ids = self._layout.ids["gradient"].tolist()
+        for parameter, site_id in zip((*self._layout.parameters, *self._layout.extra), ids, strict=True):
+            gradient = parameter.grad
+            if gradient is not None:
+                tensors.append(gradient)
+                sites.append(site_id)
+            elif parameter.requires_grad:
+                absent.append(site_id)
+        pending.absent = np.array(absent, dtype=np.uint32)
+        if not (tensors and self.plan.gradient):
+            return
+        if any(_is_sharded(tensor) for tensor in tensors):
+            stage = "shard"
+        full = self.plan.histogram
+        with torch.no_grad():
+            measured = reduce([_local(tensor) for tensor in tensors], counts=full, histogram=full)
+        pending.parts.append(Part("gradient", np.array(sites, dtype=np.uint32), measured, stage))
+
+    def _read_updates(self, pending: PendingStep) -> None:
+        """Takes the difference into the copies of the weights, so that no further memory is needed."""
+        before, self._before = self._before, []
+        if len(before) != len(self._layout.parameters):
+            return
+        with torch.no_grad():
+            for copy, parameter in zip(before, self._layout.parameters, strict=True):
+                torch.sub(parameter.detach(), copy, out=copy)
+            measured = reduce([_local(update) for update in before], counts=True)
+        pending.parts.append(Part("update", self._layout.ids["update"], measured, "unscaled"))
+
+    def _lay_out(self, parameters: Sequence[Tensor]) -> None:
+        key = tuple(map(id, parameters))
+        if key == self._layout.key:
+            return
+        owned = self._described(parameters)
+        extra = self._described([tensor for tensor in self._extra if id(tensor) not in set(key)])
+        layout = Layout(key, [tensor for tensor, _, _ in owned], [tensor for tensor, _, _ in extra])
+        for signal in PARAMETER_SIGNALS:
+            ids = [self._add_site(signal, described, self.key, status) for _, described, status in owned]
+            if signal == "gradient":
+                ids.extend(self._add_site(signal, described, "", status) for _, described, status in extra)
+            layout.ids[signal] = np.array(ids, dtype=np.uint32)
+        layout.site_of = dict(zip(map(id, layout.parameters), layout.ids["gradient"].tolist(), strict=False))
+        self._layout = layout
+
+    def _described(self, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Parameter, str]]:
+        found = [(tensor, self._shared.describe(tensor)) for tensor in tensors]
+        return [(tensor, *described) for tensor, described in found if described is not None]
+
+    def _add_site(self, signal: str, parameter: Parameter, optimizer: str, status: str) -> int:
+        return self._session.sites.add(site(signal, parameter, optimizer, status))
+
+    def _stage(self) -> str:
+        if self.reduced:
+            return "reduced, after clipping" if self._clips else "reduced"
+        if self._clips:
+            return "after clipping"
+        return "local" if self._session.world_size > 1 else "unscaled"
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Returns the closure of a step's arguments, of which the first is the optimizer."""
+    return args[1] if len(args) > 1 else kwargs.get("closure")
+
+
+def _learning_rate(optimizer: Optimizer) -> Reader:
+    rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
+    readers = [HostCopy(rate).scalar if isinstance(rate, Tensor) else _constant(float(rate)) for rate in rates]
+    return lambda: max((reader() for reader in readers), default=float("nan"))
+
+
+def _constant(value: float) -> Reader:
+    return lambda: value
+
+
+def _copy(value: Any) -> HostCopy | None:
+    return HostCopy(value) if isinstance(value, Tensor) else None
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Returns this rank's dense elements: of a DTensor its shard, of a sparse gradient its summed values."""
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    if tensor.layout == torch.sparse_coo:
+        return tensor.coalesce().values()
+    return tensor.detach()

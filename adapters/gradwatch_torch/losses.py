@@ -1,0 +1,41 @@
+"""The roots of a step's backward passes: the loss whose gradient the step applies."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch import Tensor
+
+from gradwatch.scalars import Reader
+from gradwatch_torch.measure import HostCopy
+
+_MOST_PASSES: Final = 4096
+
+
+class Losses:
+    """Collects the scalar roots since the last step; their sum is what the accumulated gradient is the gradient of."""
+
+    def __init__(self) -> None:
+        self._roots: list[HostCopy] = []
+        self._known = True
+        self._stale = False
+
+    def listen(self, args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        """Takes the arguments of a ``Tensor.backward``; a root that is no scalar makes the step's loss unknown."""
+        root = args[0]
+        if self._stale:
+            self._roots, self._known, self._stale = [], True, False
+        self._known &= isinstance(root, Tensor) and root.numel() == 1 and len(self._roots) < _MOST_PASSES
+        if self._known:
+            self._roots.append(HostCopy(root))
+
+    def read(self, scale: HostCopy | None) -> dict[str, Reader]:
+        """Returns a reader of the loss, divided by the loss scale; empty when it is not known."""
+        roots = tuple(self._roots)
+        if not roots or not self._known or self._stale:
+            return {}
+        return {"loss": lambda: sum(root.scalar() for root in roots) / (1.0 if scale is None else scale.scalar())}
+
+    def end_step(self) -> None:
+        """Makes the next backward pass begin anew."""
+        self._stale = True
