@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -29,6 +29,11 @@ STRUCTURAL: Final = frozenset({"nonfinite", "disconnected", "frozen"})
 
 ENOUGH_STEPS: Final = 10
 """Captured steps below which a run without a structural finding is not judged."""
+
+MOST_WORDS: Final = 18
+"""Words of the verdict."""
+
+_CONFIDENCES: Final = ("high", "medium", "low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Analysis:
         passed: kinds that were judged and found nothing.
         not_applied: kinds that could not be judged, each with the reason in one sentence.
         steps: captured steps.
-        layers: watched layers.
+        layers: watched layers: those that own parameters to be trained.
         verdict: one sentence over all findings, at most 18 words.
     """
 
@@ -104,9 +109,69 @@ class Analysis:
     @property
     def judged(self) -> bool:
         """Whether there was enough to judge: a structural finding, or ``ENOUGH_STEPS`` captured steps."""
-        return self.steps >= ENOUGH_STEPS or any(finding.kind in STRUCTURAL for finding in self.findings)
+        return self.steps >= ENOUGH_STEPS or any(_structural(finding) for finding in self.findings)
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """Returns the findings of this severity or worse."""
         limit = SEVERITIES.index(severity)
         return tuple(finding for finding in self.findings if SEVERITIES.index(finding.severity) <= limit)
+
+
+def ranked(findings: Sequence[Finding], size_of: Mapping[str, int], last_step: Mapping[str, int]) -> list[Finding]:
+    """Sorts findings, worst first.
+
+    By severity, then share of parameters affected, still active at the end, earliest onset, confidence.
+
+    Args:
+        findings: any order.
+        size_of: elements of the parameters of each layer.
+        last_step: the last captured step of each optimizer's key.
+    """
+
+    def key(finding: Finding) -> tuple[int, int, bool, int, int]:
+        affected = sum(size_of.get(layer, 0) for layer in finding.layers) or sum(size_of.values())
+        ended = finding.last_step is not None and finding.last_step < 0.9 * last_step.get(finding.optimizer, 0)
+        onset = -1 if finding.first_step is None else finding.first_step
+        return SEVERITIES.index(finding.severity), -affected, ended, onset, _CONFIDENCES.index(finding.confidence)
+
+    return sorted(findings, key=key)
+
+
+def verdict(analysis: Analysis) -> str:
+    """Returns one sentence of at most ``MOST_WORDS`` words over an analysis: the worst finding, or that all is well.
+
+    A title and the step since which it holds; without a finding of warning or above, what was judged and how much.
+    """
+    serious = analysis.at_least("warning")
+    if serious:
+        return _sentence(serious[0])
+    if analysis.steps == 0:
+        return "Cannot judge: no step was captured."
+    if not analysis.judged:
+        return f"Too little data to judge: {_count(analysis.steps, 'captured step')}."
+    if not analysis.passed:
+        return f"Cannot judge: none of the checks applies to what was captured in {_count(analysis.steps, 'step')}."
+    notices = [_count(len(analysis.findings), "notice")] if analysis.findings else []
+    missing = len(analysis.not_applied)
+    notices += [f"{_count(missing, 'check')} did not apply"] if missing else []
+    tail = f"; {', '.join(notices)}" if notices else ""
+    layers = "its one layer" if analysis.layers == 1 else f"all {analysis.layers} layers"
+    return f"Gradients look healthy in {layers} over {_count(analysis.steps, 'step')}{tail}."
+
+
+def _sentence(finding: Finding) -> str:
+    since = ""
+    if finding.first_step is not None:
+        since = ", from the first step on" if finding.first_step == 0 else f", since step {finding.first_step:,}"
+    sentence = f"{finding.title}{since}."
+    if len(sentence.split()) <= MOST_WORDS:
+        return sentence
+    return " ".join(finding.title.split()[:MOST_WORDS]) + "."
+
+
+def _structural(finding: Finding) -> bool:
+    return finding.kind in STRUCTURAL or any(_structural(symptom) for symptom in finding.symptoms)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

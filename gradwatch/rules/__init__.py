@@ -1,0 +1,25 @@
+"""The rules, one file a kind: pure folds over the steps of one optimizer, with what they share beside them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gradwatch.rules.disconnected import Disconnected
+from gradwatch.rules.exploding import Exploding
+from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.rule import Rule
+from gradwatch.rules.update_too_large import UpdateTooLarge
+from gradwatch.rules.update_too_small import UpdateTooSmall
+from gradwatch.rules.vanishing import Vanishing
+
+RULES: Final[tuple[type[Rule], ...]] = (
+    NonFinite,
+    Disconnected,
+    Vanishing,
+    Exploding,
+    UpdateTooLarge,
+    UpdateTooSmall,
+)
+"""Every kind that is judged; a new one is a file and a line here."""
+
+__all__ = ["RULES", "Rule"]

@@ -1,0 +1,265 @@
+"""Signals that grow from layer to layer or from step to step until training breaks."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gradwatch.findings import Figure, Finding
+from gradwatch.rules.depth import largest_jump
+from gradwatch.rules.history import History
+from gradwatch.rules.layout import Index, Layout
+from gradwatch.rules.persistence import Persistence
+from gradwatch.rules.profile import gains
+from gradwatch.rules.rule import in_depth_order, number, too_few, without_loss
+from gradwatch.rules.view import StepView
+from gradwatch.statistics import Float
+
+CHAIN: Final = 3
+JUMP: Final = np.log10(5.0)
+NEXT_JUMP: Final = np.log10(3.0)
+"""Decades by which one layer's gain exceeds the median of the chain, and that of the next largest."""
+GROWTH: Final = 10.0
+WINDOW: Final = 10
+"""Growth of the norm or the loss within this many steps before the overflow."""
+RUNTIME_GROWTH: Final = 100.0
+RATIO: Final = 0.1
+LOSS_GROWTH: Final = 10.0
+LOSS_STEPS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """The gain of each chain layer at one step: log10, shape [c]."""
+
+    step: int
+    layers: Index
+    gain: Float
+
+
+class Exploding:
+    """Finds growth that breaks training, and the layer that causes it.
+
+    Formula: key 1, any of (a) one layer's gain (``profile.gains``) exceeds the median of the chain by ``JUMP`` and the
+    next largest by ``NEXT_JUMP``, on the first samples or on 5 of 8; (b) the global gradient norm exceeds
+    ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew ``GROWTH``-fold within the
+    ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or (b), update ratios above
+    ``RATIO`` at or above the culprit on 5 of 8 samples, or a loss above ``LOSS_GROWTH`` times its first value for
+    ``LOSS_STEPS`` steps. Key 1 alone is no finding: training recovers from it, or a normalisation absorbs it.
+    Severity: critical with the overflow or the loss, else warning.
+    Sources: He et al. 2015 (gain per layer), Pascanu et al. 2013 (growth); thresholds calibrated on He-initialised
+    nets with one weight scaled up, with and without normalisation.
+    Advice: the culprit's initialisation, the learning rate, clipping, normalisation.
+    """
+
+    kind = "exploding"
+
+    def __init__(self, history: History) -> None:
+        self.alarmed = False
+        self._history = history
+        self._first: Gains | None = None
+        self._recent: deque[Gains] = deque(maxlen=8)
+        self._jumps = Persistence()
+        self._grown = Persistence()
+        self._large = Persistence()
+        self._sizes: deque[tuple[int, float, float]] = deque(maxlen=WINDOW + 1)
+        self._norms: deque[float] = deque(maxlen=32)
+        self._overflow: tuple[int, int, float, str] | None = None
+        self._spoilt = False
+        self._first_loss: float | None = None
+        self._high_loss = 0
+        self._highest_loss = 0
+        self._high_since: int | None = None
+        self._last: int | None = None
+
+    def observe(self, view: StepView) -> None:
+        """Takes the next step."""
+        if view.skipped or self._spoilt:
+            return
+        self._see_gains(view)
+        self._see_loss(view)
+        self._see_norm(view)
+        if view.captured:
+            self._last = view.step
+
+    def findings(self) -> list[Finding]:
+        """Returns at most one finding."""
+        layout = self._history.layout
+        culprit = self._culprit()
+        lost_loss = self._highest_loss >= LOSS_STEPS
+        if self._overflow is None and not (
+            (culprit is not None or self._grown.ever) and (lost_loss or self._large.ever)
+        ):
+            return []
+        return [self._finding(layout, culprit, lost_loss)]
+
+    def not_applied(self) -> str | None:
+        """Needs a few gradients."""
+        return too_few("gradient", self._history.samples["gradient"], 5) if not self._spoilt else None
+
+    def _see_gains(self, view: StepView) -> None:
+        gain = gains(view)
+        if gain is None or np.isfinite(gain).sum() < CHAIN:
+            self._see_ratio(view, None)
+            return
+        sample = Gains(view.step, view.layout.chain, gain)
+        self._first = self._first or sample
+        self._recent.append(sample)
+        jump = _jump(sample)
+        self._jumps.observe(view.step, jump is not None)
+        self._see_ratio(view, jump)
+
+    def _see_ratio(self, view: StepView, jump: int | None) -> None:
+        ratio = self._history.ratio
+        if ratio is None:
+            return
+        layout = view.layout
+        at = ratio[layout.primary]
+        known = at[np.isfinite(at)] if jump is None else at[jump:][np.isfinite(at[jump:])]
+        self._large.observe(view.step, len(known) > 0 and float(np.max(known)) > RATIO)
+
+    def _see_loss(self, view: StepView) -> None:
+        if view.loss is None or not np.isfinite(view.loss):
+            return
+        if self._first_loss is None:
+            self._first_loss = abs(view.loss)
+        high = view.loss > LOSS_GROWTH * self._first_loss
+        if high and self._high_loss == 0:
+            self._high_since = view.step
+        self._high_loss = self._high_loss + 1 if high else 0
+        self._highest_loss = max(self._highest_loss, self._high_loss)
+
+    def _see_norm(self, view: StepView) -> None:
+        rows = view.gradient
+        loss = abs(view.loss) if view.loss is not None else float("nan")
+        bad = (rows is not None and rows.any_bad) or np.isinf(loss) or (view.loss is not None and np.isnan(view.loss))
+        if bad:
+            self._see_overflow(view)
+            return
+        if rows is None:
+            return
+        norm = float(np.sqrt(np.nansum(np.square(rows.l2))))
+        if len(self._norms) >= 8:
+            self._grown.observe(view.step, norm > RUNTIME_GROWTH * float(np.median(self._norms)) > 0)
+        self._norms.append(norm)
+        self._sizes.append((view.step, norm, loss))
+        if len(self._sizes) > 1 and norm > GROWTH**2 * self._sizes[0][1] > 0:
+            self.alarmed = True
+
+    def _see_overflow(self, view: StepView) -> None:
+        """Judges the first non-finite step: did the signals grow into it?"""
+        self._spoilt = True
+        for column, name in ((1, "gradient norm"), (2, "loss")):
+            values = [(row[0], row[column]) for row in self._sizes if np.isfinite(row[column]) and row[column] > 0]
+            if len(values) < 2:
+                continue
+            lowest = min(range(len(values)), key=lambda i: values[i][1])
+            peak = max(value for _, value in values[lowest:])
+            growth = peak / values[lowest][1]
+            if growth > GROWTH and (self._overflow is None or growth > self._overflow[2]):
+                self._overflow = (values[lowest][0], view.step, growth, name)
+        self._last = view.step
+
+    def _culprit(self) -> tuple[int, float, float] | None:
+        """Returns the layer index, its gain and the median gain of the chain, or None without a clear jump."""
+        samples = [self._first] if self._first is not None and _jump(self._first) is not None else []
+        if self._jumps.ever:
+            samples.extend(reversed(self._recent))
+        for sample in samples:
+            place = _jump(sample)
+            if place is not None:
+                return int(sample.layers[place]), float(sample.gain[place]), float(np.nanmedian(sample.gain))
+        return None
+
+    def _finding(self, layout: Layout, culprit: tuple[int, float, float] | None, lost_loss: bool) -> Finding:
+        broken = self._overflow is not None or lost_loss
+        name = None if culprit is None else layout.layers[culprit[0]]
+        confidence, reason = without_loss(self._history)
+        return Finding(
+            kind=self.kind,
+            severity="critical" if broken else "warning",
+            title=_title(name, broken),
+            layer=name,
+            layers=() if culprit is None else in_depth_order(layout, layout.chain, culprit[0]),
+            first_step=self._onset(culprit),
+            last_step=self._last,
+            evidence=self._evidence(name, culprit, lost_loss),
+            cause=_cause(name),
+            advice=_advice(name),
+            check="After the fix the gradient norm stays within a factor of 10 of its start.",
+            confidence=confidence if culprit is not None or self._overflow is None else "medium",
+            confidence_reason=reason or ("" if culprit is not None else "no single layer stands out"),
+            figure=Figure("activation", "rms", "depth") if name else Figure("gradient", "l2"),
+        )
+
+    def _onset(self, culprit: tuple[int, float, float] | None) -> int | None:
+        if culprit is not None and self._first is not None and _jump(self._first) is not None:
+            return self._first.step
+        found = [self._overflow[0] if self._overflow else None, self._grown.onset, self._high_since, self._large.onset]
+        return min((step for step in found if step is not None), default=None)
+
+    def _evidence(self, name: str | None, culprit: tuple[int, float, float] | None, lost_loss: bool) -> tuple[str, ...]:
+        evidence: list[str] = []
+        if culprit is not None:
+            _, gain, usual = culprit
+            evidence.append(
+                f"{name} multiplies signals and gradients by {number(10**gain)}, the typical layer by "
+                f"{number(10**usual)}; 5 times the typical and 3 times the next layer is the limit."
+            )
+        if self._overflow is not None:
+            start, end, growth, what = self._overflow
+            evidence.append(
+                f"The {what} grew {number(growth)}-fold between step {start} and step {end}, where it stopped being "
+                f"finite; {GROWTH:g}-fold within {WINDOW} steps counts as growth."
+            )
+        if lost_loss:
+            evidence.append(
+                f"The loss stayed above {LOSS_GROWTH:g} times its first value ({number(self._first_loss or 0.0)}) for "
+                f"{self._highest_loss} steps; {LOSS_STEPS} are the limit."
+            )
+        if self._grown.ever:
+            evidence.append(
+                f"From step {self._grown.onset} on the gradient norm exceeds {RUNTIME_GROWTH:g} times its median."
+            )
+        if self._large.ever and self._overflow is None:
+            evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")
+        return tuple(evidence)
+
+
+def _jump(sample: Gains) -> int | None:
+    """Returns the place of the one layer whose gain stands out, or None."""
+    above = sample.gain - np.nanmedian(sample.gain)
+    jump = largest_jump(above)
+    if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
+        return None
+    return jump.index
+
+
+def _title(name: str | None, broken: bool) -> str:
+    effect = "training breaks" if broken else "updates are too large"
+    if name is None:
+        return f"Gradients explode and {effect}"
+    return f"{name} makes signals and gradients explode, so {effect}"
+
+
+def _cause(name: str | None) -> str:
+    if name is None:
+        return "Each step overshoots and the next gradient is larger: the learning rate is probably too high."
+    return f"The weights of {name} are far too large for its place; every layer above and below receives the excess."
+
+
+def _advice(name: str | None) -> tuple[str, ...]:
+    if name is None:
+        return (
+            "Lower the learning rate by a factor of 10, or warm it up.",
+            "Clip the gradient norm near its usual value.",
+            "Normalise inputs and targets.",
+        )
+    return (
+        f"Initialise {name} as the other layers are (He: variance 2 / fan-in).",
+        f"Normalise before or after {name}.",
+        "Clip the gradient norm, or lower the learning rate, until the scale is mended.",
+    )

@@ -1,0 +1,145 @@
+"""Updates that rewrite a weight matrix in a few steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from gradwatch.findings import Figure, Finding
+from gradwatch.rules.history import History
+from gradwatch.rules.layout import Index, Layout, Mask
+from gradwatch.rules.rule import in_depth_order, number, padded, too_few, without_loss
+from gradwatch.rules.view import StepView
+from gradwatch.statistics import Float
+
+WARNING: Final = 0.2
+CRITICAL: Final = 1.0
+"""Median update ratio over ``SAMPLES`` samples."""
+SAMPLES: Final = 10
+AT_ONCE: Final = 5
+"""First steps in which a single ratio above ``CRITICAL`` is enough: a run can be lost by then."""
+
+
+class UpdateTooLarge:
+    """Finds weight matrices whose update is of the size of the weights.
+
+    Formula: u = rms(update) / max(rms(weight before the step), 1 / sqrt(3 fan-in)) of each weight matrix. Warning when
+    the median of the last ``SAMPLES`` samples exceeds ``WARNING``, critical above ``CRITICAL`` or when one sample of
+    the first ``AT_ONCE`` steps does. Biases, norms, embeddings and scalars are left out.
+    Source: the usual ratio is 1e-3 (notes of Stanford CS231n). The limit was calibrated: healthy small nets under Adam
+    with a learning rate of 0.01 reach 0.12 over the first ten steps and 0.28 at the very first.
+    Advice: a lower learning rate, warm-up, clipping.
+    """
+
+    kind = "update-too-large"
+
+    def __init__(self, history: History) -> None:
+        self.alarmed = False
+        self._history = history
+        self._window: deque[tuple[int, Float]] = deque(maxlen=SAMPLES)
+        self._worst: Float = np.zeros(0)
+        self._since: Index = np.zeros(0, dtype=np.int64)
+        self._at_once: Mask = np.zeros(0, dtype=np.bool_)
+        self._samples = 0
+        self._last: int | None = None
+        self._rate: float | None = None
+
+    def observe(self, view: StepView) -> None:
+        """Takes the next step."""
+        ratio = self._history.ratio
+        if ratio is None:
+            return
+        ratio = np.where(view.layout.matrix & np.isfinite(ratio), ratio, 0.0)
+        self._samples += 1
+        self._window.append((view.step, ratio))
+        highest = float(ratio.max(initial=0.0))
+        self._grow(len(ratio))
+        if highest > CRITICAL and view.step < AT_ONCE:
+            self._note(view, (ratio > CRITICAL), ratio, view.step)
+            self._at_once |= ratio > CRITICAL
+            self.alarmed = True
+        if highest > WARNING and len(self._window) == SAMPLES:
+            self._judge_window(view)
+
+    def findings(self) -> list[Finding]:
+        """Returns at most one finding."""
+        return [self._finding(self._history.layout)] if (self._worst > 0).any() else []
+
+    def not_applied(self) -> str | None:
+        """Needs updates and weights."""
+        if (self._worst > 0).any():
+            return None
+        return too_few("update", self._samples, SAMPLES)
+
+    def _judge_window(self, view: StepView) -> None:
+        size = len(self._worst)
+        stacked = np.stack([padded(ratio, size, 0.0) for _, ratio in self._window])
+        if (stacked > WARNING).sum(axis=0).max() < SAMPLES // 2:
+            return
+        median = np.median(stacked, axis=0)
+        self._note(view, median > WARNING, median, self._window[0][0])
+
+    def _note(self, view: StepView, large: Mask, size: Float, since: int) -> None:
+        if not large.any():
+            return
+        fresh = large & (self._worst == 0)
+        self._since[fresh] = since
+        self._worst = np.where(large, np.maximum(self._worst, size), self._worst)
+        self._last = view.step
+        self._rate = view.facts.get("learning_rate", self._rate)
+
+    def _grow(self, size: int) -> None:
+        self._worst = padded(self._worst, size, 0.0)
+        self._since = padded(self._since, size, 0)
+        self._at_once = padded(self._at_once, size, False)
+
+    def _finding(self, layout: Layout) -> Finding:
+        large = np.flatnonzero(self._worst)
+        since = int(self._since[large].min())
+        first = large[self._since[large] == since]
+        worst = int(first[np.argmax(self._worst[first])])
+        names = in_depth_order(layout, layout.layer_of[large], int(layout.layer_of[worst]))
+        critical = bool(self._at_once.any()) or float(self._worst.max()) > CRITICAL
+        confidence, reason = without_loss(self._history)
+        size = float(self._worst[worst])
+        rate = "" if self._rate is None else f" The learning rate is {number(self._rate)}."
+        how = (
+            f"a single update of the first {AT_ONCE} steps, of which none may exceed {CRITICAL:g}"
+            if self._at_once[worst]
+            else f"the median of {SAMPLES} samples, which may not exceed {WARNING:g}"
+        )
+        return Finding(
+            kind=self.kind,
+            severity="critical" if critical else "warning",
+            title=f"Updates are too large for the weights, most in {names[0]}",
+            layer=names[0],
+            layers=names,
+            first_step=since,
+            last_step=self._last,
+            evidence=(
+                f"An update changes {layout.parameters[worst]} by {number(size)} of its size ({how}); about 1e-3 is "
+                f"usual.{rate}",
+                f"{len(large)} of {int(layout.matrix.sum())} weight matrices are affected.",
+            ),
+            cause="The learning rate is too high for these weights."
+            if len(large) > 0.6 * layout.matrix.sum()
+            else f"The learning rate is too high for {names[0]}, or its gradient is far larger than that of its peers.",
+            advice=(
+                f"Lower the learning rate{_suggestion(self._rate, size)}.",
+                "Warm it up over the first steps.",
+                "Clip the gradient norm.",
+            ),
+            check=f"After the fix an update changes {names[0]} by less than 0.01 of its size.",
+            confidence=confidence,
+            confidence_reason=reason,
+            figure=Figure("update", "ratio"),
+        )
+
+
+def _suggestion(rate: float | None, ratio: float) -> str:
+    """Suggests the rate at which the ratio would be 0.01, rounded to a power of ten."""
+    if rate is None or rate <= 0 or ratio <= 0:
+        return ""
+    return f", to about {number(10.0 ** np.floor(np.log10(rate * 0.01 / ratio)))}"

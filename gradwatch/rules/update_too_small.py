@@ -1,0 +1,138 @@
+"""Updates so small that no weight matrix learns."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from gradwatch.findings import Figure, Finding
+from gradwatch.rules.history import History
+from gradwatch.rules.rule import count, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.view import StepView
+
+RATIO: Final = 1e-7
+DENSE_SAMPLES: Final = 20
+SAMPLES: Final = 8
+DENSE: Final = 64
+"""Steps with an update sample each; later samples stand for about 32 steps."""
+
+
+class UpdateTooSmall:
+    """Finds runs in which even the weight matrix that moves most hardly moves.
+
+    Formula: the largest update ratio u over all weight matrices is below ``RATIO`` on ``DENSE_SAMPLES`` consecutive
+    samples, or on ``SAMPLES`` that span ``DENSE`` steps or more, while the gradient norm has not fallen to a hundredth
+    of its start (convergence). Samples at which the learning rate moves below a hundredth of its peak do not count:
+    that is a warm-up or the tail of a decay.
+    Severity: warning.
+    Source: half a unit in the last place of a float32 is 6e-8 of the value: smaller updates are lost in rounding.
+    Plain gradient descent with a learning rate of 1e-4 moves healthy small nets by 2e-6 or more a step (calibrated).
+    Advice: a higher learning rate, or the schedule.
+    """
+
+    kind = "update-too-small"
+
+    def __init__(self, history: History) -> None:
+        self.alarmed = False
+        self._history = history
+        self._run: list[int] = []
+        self._samples = 0
+        self._found: tuple[int, int, int] | None = None
+        self._largest = 0.0
+        self._rate: float | None = None
+        self._gradient = float("nan")
+
+    def observe(self, view: StepView) -> None:
+        """Takes the next step."""
+        ratio = self._history.ratio
+        if ratio is None:
+            return
+        self._samples += 1
+        matrix = ratio[view.layout.matrix]
+        known = matrix[np.isfinite(matrix)]
+        largest = float(known.max()) if len(known) else np.inf
+        rate = view.facts.get("learning_rate")
+        decaying = self._decays(rate)
+        self._rate = rate
+        if largest >= RATIO or decaying or self._history.converged():
+            self._run = []
+            return
+        self._run.append(view.step)
+        self._largest = max(largest, self._largest if len(self._run) > 1 else 0.0)
+        if len(self._run) >= DENSE_SAMPLES or (
+            len(self._run) >= SAMPLES and self._run[-1] - self._run[-SAMPLES] >= DENSE
+        ):
+            first = self._found[0] if self._found is not None else self._run[0]
+            self._found = (first, view.step, len(self._run))
+
+    def findings(self) -> list[Finding]:
+        """Returns at most one finding."""
+        return [self._finding(self._found)] if self._found is not None else []
+
+    def not_applied(self) -> str | None:
+        """Needs updates and weights."""
+        return None if self._found is not None else too_few("update", self._samples, DENSE_SAMPLES)
+
+    def _decays(self, rate: float | None) -> bool:
+        """Tells whether the learning rate is on its way up from, or down to, almost nothing."""
+        if rate is None or self._rate is None:
+            return False
+        return rate != self._rate and rate < 0.01 * self._history.learning_rate.highest
+
+    def _finding(self, found: tuple[int, int, int]) -> Finding:
+        first, last, samples = found
+        layout, history = self._history.layout, self._history
+        names = in_depth_order(layout, layout.chain)
+        confidence, reason = without_loss(history)
+        peak = history.learning_rate.highest
+        scheduled = self._rate is not None and self._rate < 0.01 * peak
+        evidence = [
+            f"The largest update of any weight matrix is {number(self._largest)} of its size, below {number(RATIO)}, "
+            f"on {count(samples, 'sample')} in a row from step {first} on.",
+            f"The gradient norm is {number(history.norm.now())}, at the start it was {number(history.norm.start())}: "
+            "the run has not converged.",
+        ]
+        if self._rate is not None:
+            evidence.append(f"The learning rate is {number(self._rate)}" + _peak(scheduled, peak))
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            title="Updates are too small for any layer to learn",
+            layer=None,
+            layers=names,
+            first_step=first,
+            last_step=last,
+            evidence=tuple(evidence),
+            cause=self._cause(scheduled),
+            advice=self._advice(scheduled),
+            check="After the fix an update changes most weight matrices by about 1e-3 of their size.",
+            confidence=confidence,
+            confidence_reason=reason,
+            figure=Figure("update", "ratio"),
+        )
+
+    def _cause(self, scheduled: bool) -> str:
+        if scheduled:
+            return "The schedule took the learning rate down to almost nothing before the gradient had converged."
+        if self._rate is not None and self._rate >= 1e-6:
+            return (
+                "The optimizer's step is lost: it is not applied, clipped away, or the gradients are tiny everywhere."
+            )
+        return "The learning rate is far too low."
+
+    def _advice(self, scheduled: bool) -> tuple[str, ...]:
+        if scheduled:
+            return (
+                "Let the learning rate schedule end later or at a higher value.",
+                "Stop the run here if it is done.",
+            )
+        return (
+            "Raise the learning rate, in factors of 10, until updates are about 1e-3 of the weights' size.",
+            "Check that the optimizer holds this model's parameters and that its step is called.",
+            "Check the clipping threshold and the weight of the loss.",
+        )
+
+
+def _peak(scheduled: bool, peak: float) -> str:
+    return f"; its highest value was {number(peak)}." if scheduled else "."

@@ -1,0 +1,277 @@
+"""Gradients that shrink from layer to layer until the layers next to the input hardly learn."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from gradwatch.findings import Figure, Finding
+from gradwatch.rules.depth import largest_jump, trend
+from gradwatch.rules.extinct import Extinct
+from gradwatch.rules.history import History
+from gradwatch.rules.layout import Layout, Mask
+from gradwatch.rules.persistence import Persistence
+from gradwatch.rules.profile import Profile, gradient_profile
+from gradwatch.rules.rule import count, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.view import StepView
+from gradwatch.statistics import Float
+
+CHAIN: Final = 5
+"""Layers that own a weight matrix, below which a trend along depth says nothing."""
+DROP: Final = 3.0
+"""Decades from the layers next to the output to those next to the input."""
+TREND_DROP: Final = 2.5
+SLOPE: Final = 0.15
+"""Decades per layer: ReLU layers of Glorot's scale lose 0.1505, which is chi = 1/2 (Schoenholz et al. 2017)."""
+TAU: Final = 0.6
+RATIO: Final = 1e-5
+RELATIVE_RATIO: Final = 0.01
+"""Update ratio of the affected layers, by itself and over that of the layers next to the output."""
+EPSILON: Final = 1e-7
+"""Ten times Adam's usual epsilon: below it the optimizer no longer makes up for small gradients."""
+EARLY: Final = 10
+_SQUASHING: Final = ("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign")
+
+
+class Vanishing:
+    """Finds gradients that vanish along depth *and* layers that hardly move because of it.
+
+    Formula: with x the log10 norm of the gradient at the outputs of the layers that own a weight matrix, at least
+    ``CHAIN`` of them. Key 1: the largest x in the quarter next to the input lies ``DROP`` below the median of the
+    quarter next to the output; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
+    ``TREND_DROP`` in all, with Kendall's tau above ``TAU``. Key 2, in the layers that lie ``TREND_DROP`` below the
+    top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a median weight gradient
+    below ``EPSILON``. Both on 5 of 8 samples, while the global norm has not converged.
+    Also: gradients that were there and became exactly 0 (``extinct.py``).
+    Severity: notice for key 1 alone or when it passed; warning; critical when gradients are exactly 0, or the logged
+    loss improved by less than 2 %.
+    Sources: Glorot and Bengio 2010, He et al. 2015, Schoenholz et al. 2017; thresholds calibrated on plain, residual,
+    normalised and recurrent nets.
+    Advice: activation and initialisation, then normalisation or residual connections.
+    """
+
+    kind = "vanishing"
+
+    def __init__(self, history: History) -> None:
+        self.alarmed = False
+        self._history = history
+        self._extinct = Extinct(history)
+        self._small = Persistence()
+        self._both = Persistence()
+        self._ratio: Float | None = None
+        self._gradient: Float | None = None
+        self._chain = 0
+        self._shown: deque[Profile] = deque(maxlen=8)
+
+    def observe(self, view: StepView) -> None:
+        """Takes the next step."""
+        self._extinct.observe(view)
+        if self._history.ratio is not None:
+            self._ratio = self._history.ratio
+        if view.gradient is not None and not view.skipped:
+            self._gradient = view.gradient.rms
+        if view.skipped or (view.gradient is not None and view.gradient.any_bad):
+            return
+        profile = gradient_profile(view, self._history, self._ratio)
+        if profile is None:
+            return
+        self._chain = max(self._chain, profile.seen())
+        if profile.seen() < CHAIN or self._history.converged():
+            return
+        small = vanishes(profile)
+        stuck = small and self._stuck(profile, view.layout)
+        self._small.observe(view.step, small)
+        self._both.observe(view.step, stuck)
+        if small:
+            self._shown.append(profile)
+
+    def findings(self) -> list[Finding]:
+        """Returns at most one finding."""
+        extinct = self._extinct.findings()
+        if extinct or not self._small.ever:
+            return extinct
+        return [self._finding()]
+
+    def not_applied(self) -> str | None:
+        """Needs a chain of layers and a few samples."""
+        source = "activation_gradient" if self._history.samples["activation_gradient"] else "gradient"
+        few = too_few(source, self._history.samples[source], self._small.k)
+        if few is not None or self._small.samples >= self._small.k:
+            return few
+        if self._chain < CHAIN:
+            return f"Only {count(self._chain, 'layer')} with a weight matrix; a trend along depth needs {CHAIN}."
+        return None
+
+    def _stuck(self, profile: Profile, layout: Layout) -> bool:
+        affected = affected_layers(profile)
+        if not affected.any():
+            return False
+        ratio = _median(profile.ratio[affected])
+        top = _median(profile.ratio[-max(1, len(affected) // 4) :])
+        gradient = np.full(len(affected), np.nan)
+        if self._gradient is not None:
+            inside = layout.primary < len(self._gradient)
+            gradient[inside] = self._gradient[layout.primary[inside]]
+        return (ratio < RATIO and ratio < RELATIVE_RATIO * top) or _median(gradient[affected]) < EPSILON
+
+    def _finding(self) -> Finding:
+        both, history = self._both.ever, self._history
+        persistence = self._both if both else self._small
+        passed = both and not self._both.holds
+        layout = history.layout
+        profile = self._typical()
+        affected = np.flatnonzero(affected_layers(profile))
+        if len(affected) == 0:
+            affected = np.arange(profile.size.size // 2)
+        place = _culprit(profile, int(affected[0]))
+        names = in_depth_order(layout, profile.layers[affected], int(profile.layers[place]))
+        change = history.loss_change()
+        flat = change is not None and change > -0.02
+        confidence, reason = without_loss(history)
+        if both and change is not None and not flat:
+            confidence, reason = "medium", "the loss still improves"
+        return Finding(
+            kind=self.kind,
+            severity="notice" if not both or passed else "critical" if flat else "warning",
+            title=_title(len(names), profile.seen(), names[0], both),
+            layer=names[0],
+            layers=names,
+            first_step=persistence.onset,
+            last_step=persistence.last,
+            evidence=self._evidence(profile, affected, layout, passed),
+            cause=_cause(layout, profile, place, persistence.onset),
+            advice=_advice(layout, profile),
+            check=f"After the fix the gradient at {names[0]} stays within 2 decades of that next to the output.",
+            confidence=confidence,
+            confidence_reason=reason,
+            figure=Figure("activation_gradient" if "outputs" in profile.measured else "gradient", "rms", "depth"),
+        )
+
+    def _typical(self) -> Profile:
+        """Returns the median of the last profiles that showed the drop, over the chain of the latest of them."""
+        latest = self._shown[-1]
+        alike = [profile for profile in self._shown if np.array_equal(profile.layers, latest.layers)]
+        return Profile(
+            latest.step,
+            latest.layers,
+            _medians(alike, "size"),
+            _medians(alike, "lost_inside"),
+            _medians(alike, "ratio"),
+            latest.measured,
+        )
+
+    def _evidence(self, profile: Profile, affected: np.ndarray, layout: Layout, passed: bool) -> tuple[str, ...]:
+        line = trend(profile.size)
+        seen = np.flatnonzero(np.isfinite(profile.size))
+        first, last = layout.layers[int(profile.layers[seen[0]])], layout.layers[int(profile.layers[seen[-1]])]
+        drop = float(profile.size[seen[-1]] - profile.size[seen[0]])
+        evidence = [
+            f"The {profile.measured} falls by {drop:.1f} decades from {last} to {first} ({TREND_DROP} to {DROP:g} "
+            f"are too many), {max(line.slope, 0.0):.2f} decades per layer.",
+        ]
+        ratio = _median(profile.ratio[affected])
+        if np.isfinite(ratio):
+            top = _median(profile.ratio[-max(1, len(profile.ratio) // 4) :])
+            evidence.append(
+                f"An update changes the affected layers by {number(ratio)} of their size, the layers next to the "
+                f"output by {number(top)}; below {number(RATIO)} a layer hardly learns."
+            )
+        if ratio == 0:
+            evidence.append("The updates are exactly 0: they are smaller than the rounding of the weights.")
+        change = self._history.loss_change()
+        if change is not None:
+            evidence.append(
+                f"The loss went from {number(self._history.loss.start())} to {number(self._history.loss.now())}."
+            )
+        if passed:
+            evidence.append(f"It has passed: the last step that shows it is step {self._both.last}.")
+        return tuple(evidence)
+
+
+def vanishes(profile: Profile) -> bool:
+    """Tells whether a profile falls towards the input by far more than healthy nets do (key 1)."""
+    drop = profile.top() - profile.bottom()
+    if drop > DROP:
+        return True
+    if drop < TREND_DROP - 1:
+        return False
+    line = trend(_thinned(profile.size))
+    spread = line.slope * (len(_thinned(profile.size)) - 1)
+    return spread > TREND_DROP and spread / max(profile.seen() - 1, 1) > SLOPE and line.tau > TAU
+
+
+def affected_layers(profile: Profile) -> Mask:
+    """Returns the layers whose gradient lies ``TREND_DROP`` decades or more below the top, shape [c]."""
+    with np.errstate(invalid="ignore"):
+        return profile.size <= profile.top() - TREND_DROP
+
+
+def _thinned(size: Float, most: int = 64) -> Float:
+    """Returns at most 64 evenly spaced layers: pairs grow with the square."""
+    return size if len(size) <= most else size[np.linspace(0, len(size) - 1, most).astype(np.int64)]
+
+
+def _culprit(profile: Profile, lowest: int) -> int:
+    """Returns the layer of the one steep drop if most of the fall is there, else the lowest affected layer."""
+    drops = np.diff(profile.size)
+    jump = largest_jump(drops)
+    total = profile.top() - profile.bottom()
+    if jump is None or jump.size < max(0.7, 0.5 * total) or jump.size < 3 * jump.next:
+        return lowest
+    inside = profile.lost_inside[jump.index + 1]
+    return jump.index + 1 if np.isfinite(inside) and inside > 0.5 * jump.size else jump.index
+
+
+def _medians(profiles: list[Profile], name: str) -> Float:
+    stacked = np.stack([getattr(profile, name) for profile in profiles])
+    known = np.isfinite(stacked).any(axis=0)
+    result = np.full(stacked.shape[1], np.nan)
+    if known.any():
+        result[known] = np.nanmedian(stacked[:, known], axis=0)
+    return result
+
+
+def _median(values: Float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _title(affected: int, seen: int, name: str, stuck: bool) -> str:
+    if not stuck:
+        return f"Gradients get small towards the input, most at {name}"
+    which = "One layer hardly learns" if affected == 1 else f"{affected} of {seen} layers hardly learn"
+    return f"{which}: gradients vanish on the way to {name}"
+
+
+def _squashing(layout: Layout) -> list[str]:
+    return [name for name in dict.fromkeys(layout.class_of) if name in _SQUASHING]
+
+
+def _cause(layout: Layout, profile: Profile, place: int, onset: int | None) -> str:
+    early = onset is not None and onset <= EARLY
+    squashing = _squashing(layout)
+    name = layout.layers[int(profile.layers[place])]
+    if not early:
+        return f"It began during training, so a layer near {name} probably saturated or its weights shrank."
+    if squashing:
+        return (
+            f"Each {squashing[0]} passes on only part of the gradient, and the initialisation does not make up for it; "
+            "over many layers the parts multiply."
+        )
+    return "The initialisation is too small for the activation and the depth: each layer passes on too little gradient."
+
+
+def _advice(layout: Layout, profile: Profile) -> tuple[str, ...]:
+    squashing = _squashing(layout)
+    if squashing:
+        swap = f"Use an activation whose slope is near 1, such as ReLU or GELU, in place of {' and '.join(squashing)}"
+        first = f"{swap}, with He initialisation (variance 2 / fan-in)."
+    else:
+        first = "Match the initialisation to the activation: He (variance 2 / fan-in) for ReLU, Glorot for tanh."
+    return (
+        first,
+        "Add residual connections or a normalisation layer between the layers.",
+        f"Try fewer layers than {profile.seen()}.",
+    )

@@ -1,0 +1,143 @@
+"""One step as the rules see it: dense arrays of each signal, built once per record and shared by all rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from gradwatch.record import ABSENT, Block, StepRecord
+from gradwatch.rules.layout import NOWHERE, Index, Layout, Mask
+from gradwatch.statistics import Float, Integer
+
+
+class Rows:
+    """One signal at one step along one axis of the layout, null where nothing was captured.
+
+    Attributes:
+        n: elements reduced, -1 where there is no row, shape [m].
+        l2, absmax: of the finite elements, NaN is null, shape [m].
+        bad: non-finite elements, shape [m].
+        absent: gradients that were None, shape [m].
+    """
+
+    __slots__ = ("absent", "absmax", "any_bad", "bad", "l2", "n", "rms")
+
+    def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
+        floats = np.full((3, size), np.nan)
+        counts = np.zeros((2, size), dtype=np.int64)
+        counts[0] = -1
+        self.absent: Mask = np.zeros(size, dtype=np.bool_)
+        for block in blocks:
+            _scatter(block, slots[block.sites], floats, counts, self.absent)
+        self.l2: Float = floats[0]
+        self.absmax: Float = floats[1]
+        self.rms: Float = floats[2]
+        self.n: Integer = counts[0]
+        self.bad: Integer = counts[1]
+        self.any_bad = bool(self.bad.any())
+
+    @property
+    def present(self) -> Mask:
+        """Sites that have elements, shape [m]."""
+        return self.n > 0
+
+
+def _scatter(block: Block, at: Index, floats: Float, counts: Integer, absent: Mask) -> None:
+    values = block.statistics
+    bad = values.nan + values.inf
+    finite = np.maximum(values.n - bad, 1)
+    columns = np.stack([values.l2, values.absmax, values.l2 / np.sqrt(finite)])
+    whole = np.stack([values.n, bad])
+    if len(at) and at.min() == NOWHERE:
+        keep = at != NOWHERE
+        at, columns, whole = at[keep], columns[:, keep], whole[:, keep]
+    floats[:, at] = columns
+    counts[:, at] = whole
+    if block.stage == ABSENT:
+        absent[at] = True
+
+
+class StepView:
+    """A step record with its signals as ``Rows``, or None where a signal was not captured at this step.
+
+    ``gradient``, ``update`` and ``weight`` lie along the layout's parameters; ``activation``, ``activation_gradient``
+    and their ``_input`` twins along its layers.
+    """
+
+    def __init__(self, record: StepRecord, layout: Layout) -> None:
+        self.step = record.step
+        self.skipped = record.skipped
+        self.layout = layout
+        self.facts = {name: value for name, value in record.facts.items() if np.isfinite(value)}
+        self.logged = record.logged
+        self._blocks: dict[str, list[Block]] = {}
+        for block in record.blocks:
+            if len(block.sites):
+                self._blocks.setdefault(block.signal, []).append(block)
+
+    @property
+    def captured(self) -> bool:
+        """Whether any signal was captured."""
+        return bool(self._blocks)
+
+    @cached_property
+    def loss(self) -> float | None:
+        """The logged loss, possibly not finite, or None: ``loss``, else the first key that names a training loss."""
+        if "loss" in self.logged:
+            return self.logged["loss"]
+        return next((value for key, value in self.logged.items() if _names_loss(key)), None)
+
+    @cached_property
+    def gradient(self) -> Rows | None:
+        """Parameter gradients."""
+        return self._parameters("gradient")
+
+    @cached_property
+    def update(self) -> Rows | None:
+        """What the optimizer added to the parameters."""
+        return self._parameters("update")
+
+    @cached_property
+    def weight(self) -> Rows | None:
+        """The parameters after the step."""
+        return self._parameters("weight")
+
+    @cached_property
+    def activation(self) -> Rows | None:
+        """Outputs of layers."""
+        return self._layers("activation", self.layout.output_slot)
+
+    @cached_property
+    def activation_input(self) -> Rows | None:
+        """Inputs of layers that own parameters."""
+        return self._layers("activation", self.layout.input_slot)
+
+    @cached_property
+    def activation_gradient(self) -> Rows | None:
+        """Gradients of the loss at the outputs of layers."""
+        return self._layers("activation_gradient", self.layout.output_slot)
+
+    @cached_property
+    def activation_gradient_input(self) -> Rows | None:
+        """Gradients of the loss at the inputs of layers that own parameters."""
+        return self._layers("activation_gradient", self.layout.input_slot)
+
+    def _parameters(self, signal: str) -> Rows | None:
+        blocks = self._blocks.get(signal)
+        return Rows(blocks, self.layout.parameter_slot, len(self.layout.parameters)) if blocks else None
+
+    def _layers(self, signal: str, slots: Index) -> Rows | None:
+        blocks = self._blocks.get(signal)
+        return Rows(blocks, slots, len(self.layout.layers)) if blocks else None
+
+
+def _names_loss(key: str) -> bool:
+    key = key.lower()
+    return "loss" in key and not any(word in key for word in ("val", "test", "eval"))
+
+
+def decades(size: Float) -> Float:
+    """Returns log10 of sizes, with 0 at -45 (the smallest float32 is 1.4e-45) and null kept."""
+    return np.log10(np.maximum(size, 1e-45))
