@@ -1,0 +1,202 @@
+"""From the files of a run to its recording: attempts cut where later ones begin, ranks merged, quality said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.errors import RunError
+from gradwatch.gather import Gathered, Key, gather
+from gradwatch.panels import Panel, StepTable
+from gradwatch.ranks import merge_ranks
+from gradwatch.record import SiteTable
+from gradwatch.store import manifest
+from gradwatch.store.columns import Rows, StepRows
+from gradwatch.store.layout import ranks
+from gradwatch.store.stored import StoredAttempt, read_attempts
+
+Launch = tuple[str, int]
+
+
+class Assembled(NamedTuple):
+    """What a recording is made of, in the order of its fields."""
+
+    name: str
+    sites: SiteTable
+    panels: dict[Key, Panel]
+    step_tables: dict[int, StepTable]
+    facts: dict[str, Any]
+    quality: tuple[str, ...]
+    open: bool
+
+
+@dataclass(slots=True)
+class _Names:
+    """One site table and one list of optimizers over all attempts; ids are mapped by (signal, name)."""
+
+    sites: SiteTable = field(default_factory=lambda: SiteTable(optimizers=()))
+    _known: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
+
+    def adopt(self, attempt: StoredAttempt) -> None:
+        """Rewrites the ids of an attempt's rows."""
+        table = attempt.sites
+        if id(table) not in self._known:
+            if not len(self.sites):
+                self.sites.set_order(table.layers)
+            self._known[id(table)] = np.array([self.sites.add(site) for site in table], dtype=np.uint32)
+        sites, optimizers = self._known[id(table)], self._optimizers(table)
+        attempt.rows = [_mapped_rows(rows, sites, optimizers) for rows in attempt.rows]
+        attempt.steps = [_mapped_steps(steps, optimizers) for steps in attempt.steps]
+
+    def _optimizers(self, table: SiteTable) -> npt.NDArray[np.uint8]:
+        for name in table.optimizers:
+            if name not in self.sites.optimizers:
+                self.sites.optimizers.append(name)
+        return np.array([self.sites.optimizers.index(name) for name in table.optimizers], dtype=np.uint8)
+
+
+def assemble(path: Path, rank: int | None) -> Assembled:
+    """Reads a run; see ``recording.load_recording``."""
+    content = manifest.read_run(path)
+    present = [number for number, _ in ranks(path)]
+    if rank is not None and rank not in present:
+        raise RunError(f"{path} has no rank {rank}; it has {', '.join(map(str, present)) or 'none'}.")
+    attempts = list(read_attempts(path, rank))
+    names, by_rank = _gathered(attempts)
+    panels, disagreement = merge_ranks({number: found.panels for number, found in by_rank.items()}, names.sites)
+    first = by_rank[min(by_rank)] if by_rank else Gathered()
+    notes = [note for attempt in attempts for note in attempt.notes]
+    notes += [note for found in by_rank.values() for note in found.notes]
+    if rank is None:
+        notes += [*disagreement, *_missing(attempts)]
+    return Assembled(
+        str(content.get("name") or path.name),
+        names.sites,
+        panels,
+        first.step_tables,
+        _facts(content, attempts),
+        tuple(dict.fromkeys(notes)),
+        any(attempt.alive for attempt in attempts),
+    )
+
+
+def assemble_ranks(path: Path) -> dict[int, Assembled]:
+    """Reads every rank by itself; see ``recording.per_rank``."""
+    manifest.read_run(path)
+    return {rank: assemble(path, rank) for rank, _ in ranks(path)}
+
+
+def _gathered(attempts: list[StoredAttempt]) -> tuple[_Names, dict[int, Gathered]]:
+    names = _Names()
+    # The lowest rank's latest attempt names the sites first: its order of layers is the run's.
+    for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, -attempt.number)):
+        names.adopt(attempt)
+    _cut(attempts)
+    by_rank: dict[int, Gathered] = {}
+    for rank in sorted({attempt.rank for attempt in attempts}):
+        rows: list[Rows] = []
+        steps: list[StepRows] = []
+        for attempt in attempts:
+            if attempt.rank == rank:
+                rows, steps = rows + attempt.rows, steps + attempt.steps
+                attempt.rows, attempt.steps = [], []
+        by_rank[rank] = gather(rows, steps, names.sites)
+        repeated = by_rank[rank].repeated
+        if repeated:
+            by_rank[rank].notes.append(
+                f"rank {rank}: {repeated} rows were given again for the same step; the last stands."
+            )
+    return names, by_rank
+
+
+def _cut(attempts: list[StoredAttempt]) -> None:
+    """Cuts every attempt where a later launch begins: the later attempt wins from its first step on."""
+    order: dict[Launch, tuple[int, int]] = {}
+    firsts: dict[Launch, dict[int, int]] = {}
+    for attempt in attempts:
+        place = (attempt.number, attempt.launch[1])
+        order[attempt.launch] = max(place, order.get(attempt.launch, place))
+        known = firsts.setdefault(attempt.launch, {})
+        for optimizer, first in attempt.first_steps().items():
+            known[optimizer] = min(first, known.get(optimizer, first))
+    for attempt in attempts:
+        limit = np.full(256, np.iinfo(np.int64).max)
+        for launch, first_steps in firsts.items():
+            if (order[launch], launch) > (order[attempt.launch], attempt.launch):
+                for optimizer, first in first_steps.items():
+                    limit[optimizer] = min(limit[optimizer], first)
+        _cut_attempt(attempt, limit)
+
+
+def _cut_attempt(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> None:
+    cut, first = 0, None
+    for i, rows in enumerate(attempt.rows):
+        kept = rows["step"] < limit[rows["optimizer"]]
+        if not kept.all():
+            cut += int(np.count_nonzero(~kept))
+            begin = int(rows["step"][~kept].min())
+            first = begin if first is None else min(first, begin)
+            attempt.rows[i] = rows.take(np.flatnonzero(kept))
+    for i, steps in enumerate(attempt.steps):
+        kept = steps["step"] < limit[steps["optimizer"]]
+        if not kept.all():
+            attempt.steps[i] = steps.take(np.flatnonzero(kept))
+    if cut:
+        attempt.notes.append(f"{attempt.label}: {cut} rows from step {first} on were replaced by a later attempt.")
+
+
+def _mapped_rows(rows: Rows, sites: npt.NDArray[np.uint32], optimizers: npt.NDArray[np.uint8]) -> Rows:
+    same_sites = np.array_equal(sites, np.arange(len(sites)))
+    same_optimizers = np.array_equal(optimizers, np.arange(len(optimizers)))
+    changed: dict[str, npt.NDArray[Any]] = {} if same_sites else {"site": sites[rows["site"]]}
+    changed |= {} if same_optimizers else {"optimizer": optimizers[rows["optimizer"]]}
+    return replace(rows, columns={**rows.columns, **changed}) if changed else rows
+
+
+def _mapped_steps(steps: StepRows, optimizers: npt.NDArray[np.uint8]) -> StepRows:
+    return replace(steps, columns={**steps.columns, "optimizer": optimizers[steps["optimizer"]]})
+
+
+def _facts(content: dict[str, Any], attempts: list[StoredAttempt]) -> dict[str, Any]:
+    """Returns the manifest of the lowest rank's latest attempt, with what the run says of itself."""
+    latest = min(attempts, key=lambda attempt: (attempt.rank, -attempt.number), default=None)
+    stated = latest.meta.get("manifest") if latest is not None else None
+    stated = stated if isinstance(stated, dict) else content.get("manifest")
+    return {
+        **(stated if isinstance(stated, dict) else {}),
+        "created": content.get("created"),
+        "world_size": _world_size(attempts),
+        "attempts": len({attempt.number for attempt in attempts}),
+        "status": "open" if latest and latest.alive else latest.meta.get("status") if latest else None,
+    }
+
+
+def _world_size(attempts: Iterable[StoredAttempt]) -> int:
+    sizes = [attempt.meta.get("world_size") for attempt in attempts]
+    return max((size for size in sizes if isinstance(size, int)), default=1)
+
+
+def _missing(attempts: list[StoredAttempt]) -> Iterator[str]:
+    """Yields a note on ranks that left nothing, and on those that ended before the others."""
+    present = sorted({attempt.rank for attempt in attempts})
+    size = min(_world_size(attempts), 1_000_000)
+    lacking = sorted(set(range(size)) - set(present))
+    if lacking and present:
+        named = ", ".join(str(rank) for rank in lacking[:8]) + (", ..." if len(lacking) > 8 else "")
+        yield f"rank {named} of {size} left no files; the others are analysed."
+    last = {rank: _last(attempts, rank) for rank in present}
+    furthest = max((step for step in last.values() if step is not None), default=None)
+    for rank, step in last.items():
+        alive = any(attempt.alive for attempt in attempts if attempt.rank == rank)
+        if furthest is not None and not alive and step != furthest:
+            where = "before its first step" if step is None else f"at step {step}"
+            yield f"rank {rank} ended {where}; the run at {furthest}."
+
+
+def _last(attempts: list[StoredAttempt], rank: int) -> int | None:
+    return max((step for a in attempts if a.rank == rank and (step := a.last) is not None), default=None)

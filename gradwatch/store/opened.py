@@ -1,0 +1,222 @@
+"""An attempt that this process writes: its hot files, sealing, eviction and manifest. Raises OSError on faults."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gradwatch.record import SiteTable
+from gradwatch.store import append, files, manifest, seal
+from gradwatch.store.attempt import Claim
+from gradwatch.store.budget import Budget
+from gradwatch.store.columns import Rows, StepRows
+from gradwatch.store.layout import (
+    EVENTS_FILE,
+    HOT_BYTES,
+    HOT_ROWS,
+    HOT_SECONDS,
+    META_FILE,
+    ROWS,
+    STEPS,
+    DataFile,
+    hot_name,
+    sealed_name,
+)
+from gradwatch.store.read import read_file
+from gradwatch.store.sitefile import write_sites
+
+SECONDS_PER_ROW: Final = 3e-6
+"""What sealing is taken to cost before the first seal of a process has been timed."""
+
+
+class HotFile:
+    """One growing file: whole messages only, also after a write that failed midway."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.size = 0
+        self.torn = False
+        self._descriptor = files.create(path)
+        try:
+            self.append(append.head(kind))
+        except OSError:
+            self.close()
+            files.remove(path)
+            raise
+
+    def append(self, data: bytes) -> None:
+        """Appends a message by one write; cuts off what a failed write left."""
+        if os.fstat(self._descriptor).st_nlink == 0:
+            self.torn = True
+            raise OSError(errno.ENOENT, "the run's directory was removed")
+        try:
+            files.write_all(self._descriptor, data)
+        except OSError:
+            self._cut()
+            raise
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Puts what was written on the disk itself."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Closes the file."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+        except OSError:
+            self.torn = True
+
+
+class OpenAttempt:
+    """Writes one attempt."""
+
+    def __init__(self, claim: Claim, sites: SiteTable, max_bytes: int) -> None:
+        self.run = claim.run
+        self.directory = claim.directory
+        self.meta = claim.meta
+        self._table = sites
+        self._table_state: tuple[int, int] | None = None
+        self._budget = Budget(claim.directory.parent, max_bytes)
+        self._hot_limit = min(HOT_BYTES, max_bytes // 8)
+        self._hot: dict[str, HotFile] = {}
+        self._serial = 1
+        self._rows = 0
+        self._since = time.monotonic()
+        self._unsealed: list[int] = []
+        self._seconds_per_row = SECONDS_PER_ROW
+        self._saved: dict[str, Any] = dict(claim.meta)
+
+    def encode(self, kind: str, rows: Rows | StepRows) -> bytes:
+        """Returns rows as a message; writes the site table first when it has grown."""
+        self._write_sites()
+        if kind == ROWS and isinstance(rows, Rows):
+            self._note_first_steps(rows)
+        self.save()
+        return append.encode(rows, str(self.meta["sites"]))
+
+    def append(self, kind: str, data: bytes, rows: int) -> None:
+        """Appends a message to the hot file of its kind."""
+        if "sites" not in self.meta:
+            self._write_sites()
+            self.save()
+        if kind in self._hot and self._hot[kind].torn:
+            self._next_serial()
+        if kind not in self._hot:
+            self._hot[kind] = HotFile(self.directory / hot_name(kind, self._serial), kind)
+        self._hot[kind].append(data)
+        self._rows += rows
+
+    def due(self) -> bool:
+        """Tells whether the hot files are large or old enough to be sealed."""
+        size = sum(file.size for file in self._hot.values())
+        old = time.monotonic() - self._since >= HOT_SECONDS
+        return bool(self._hot) and (size >= self._hot_limit or self._rows >= HOT_ROWS or old)
+
+    def sealing_seconds(self) -> float:
+        """Estimates how long sealing the hot files would take."""
+        return self._rows * self._seconds_per_row
+
+    def seal(self) -> None:
+        """Seals the hot files, and those that could not be sealed before."""
+        began, rows = time.monotonic(), self._rows
+        self._next_serial()
+        while self._unsealed:
+            for kind in (ROWS, STEPS):
+                self._seal_file(kind, self._unsealed[0])
+            self._unsealed.pop(0)
+        self.save()
+        if rows:
+            self._seconds_per_row = max((time.monotonic() - began) / rows, self._seconds_per_row / 2)
+
+    def save(self, **changes: Any) -> None:
+        """Replaces the attempt's manifest when something in it has changed."""
+        self.meta.update(changes)
+        if self.meta != self._saved:
+            files.replace_whole(self.directory / META_FILE, manifest.encode(self.meta))
+            self._saved = {**self.meta}
+
+    def heartbeat(self) -> None:
+        """Shows that the process lives, and puts what was written on the disk itself."""
+        os.utime(self.directory / META_FILE)
+        for file in self._hot.values():
+            file.sync()
+
+    def write_event(self, event: Mapping[str, Any]) -> None:
+        """Appends one line to the events, synced."""
+        line = manifest.line(event)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self.directory / EVENTS_FILE, flags, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                files.write_all(descriptor, line)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Closes all files."""
+        for file in self._hot.values():
+            file.close()
+        self._hot = {}
+
+    def gone(self) -> bool:
+        """Tells whether the attempt's directory was removed."""
+        return not self.directory.is_dir()
+
+    def _write_sites(self) -> None:
+        state = (self._table.version, len(self._table.optimizers))
+        if state != self._table_state:
+            self.meta["sites"] = write_sites(self.run, self._table)
+            self._table_state = state
+
+    def _note_first_steps(self, rows: Rows) -> None:
+        # A new mapping, so that the saved manifest keeps the old one.
+        known = dict(self.meta.get("first_steps", {}))
+        for optimizer in sorted({*rows["optimizer"].tolist()}):
+            first = int(rows["step"][rows["optimizer"] == optimizer].min())
+            known[str(optimizer)] = min(first, known.get(str(optimizer), first))
+        self.meta["first_steps"] = known
+
+    def _next_serial(self) -> None:
+        if self._hot:
+            self.release()
+            self._unsealed.append(self._serial)
+            self._serial += 1
+        self._rows, self._since = 0, time.monotonic()
+
+    def _seal_file(self, kind: str, serial: int) -> None:
+        hot = self.directory / hot_name(kind, serial)
+        if not hot.exists():
+            return
+        part = read_file(self.directory, DataFile(serial, kind, sealed=False))
+        if part.problems:
+            self.meta["damaged"] = [*self.meta.get("damaged", []), *part.problems]
+        if part.rows:
+            data = seal.sealed_bytes(part.rows[0], str(self.meta["sites"]))
+            self._make_room(len(data))
+            path = self.directory / sealed_name(kind, serial)
+            files.replace_whole(path, data)
+            self._budget.add(path, len(data))
+            self.meta["sealed"] = {**self.meta.get("sealed", {}), path.name: seal.checksum(data)}
+        os.unlink(hot)
+
+    def _make_room(self, size: int) -> None:
+        for evicted in self._budget.evict(size + self._hot_limit):
+            sealed = {name: crc for name, crc in self.meta.get("sealed", {}).items() if name != evicted.path.name}
+            if evicted.path.parent == self.directory:
+                self.meta["sealed"] = sealed
+            self.meta["evicted"] = evicted.add_to(self.meta.get("evicted"))

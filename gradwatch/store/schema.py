@@ -1,0 +1,169 @@
+"""The Arrow schemas of rows of sites and rows of steps, and the way between them and numpy columns."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gradwatch.record import STEP_FACTS
+from gradwatch.statistics import BINS, NULL, Float, Integer
+from gradwatch.store.columns import COUNTS, KEYS, ROW_COLUMNS, STEP_COLUMNS, UNITS, VALUES, Column, Rows, StepRows
+from gradwatch.store.layout import ROWS, SCHEMA_VERSION
+
+VERSION_KEY: Final = b"gradwatch.schema"
+_METADATA: Final = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+_HISTOGRAM_BYTES: Final = 4 * BINS
+_SMALL: Final = frozenset(UNITS) - {"saturated"}
+
+
+def _row_type(name: str) -> pa.DataType:
+    if name in KEYS:
+        return pa.from_numpy_dtype(KEYS[name])
+    if name in VALUES:
+        return pa.float64()
+    return pa.uint32() if name in _SMALL else pa.uint64()
+
+
+ROW_SCHEMA: Final = pa.schema(
+    [pa.field(name, _row_type(name), nullable=name not in (*KEYS, "n")) for name in ROW_COLUMNS]
+    + [pa.field("histogram", pa.binary(_HISTOGRAM_BYTES))],
+    metadata=_METADATA,
+)
+STEP_SCHEMA: Final = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("optimizer", pa.uint8(), nullable=False),
+        pa.field("time", pa.float64(), nullable=False),
+        pa.field("skipped", pa.bool_(), nullable=False),
+        pa.field("late", pa.bool_(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in STEP_FACTS),
+        pa.field("logged", pa.map_(pa.string(), pa.float64())),
+    ],
+    metadata=_METADATA,
+)
+
+
+def to_arrow(rows: Rows | StepRows) -> pa.RecordBatch:
+    """Returns rows as one record batch of ``ROW_SCHEMA`` or ``STEP_SCHEMA``."""
+    if isinstance(rows, Rows):
+        arrays = [_to_array(rows[name], ROW_SCHEMA.field(name).type) for name in ROW_COLUMNS]
+        return pa.record_batch([*arrays, _histograms(rows)], schema=ROW_SCHEMA)
+    arrays = [_to_array(rows[name], STEP_SCHEMA.field(name).type) for name in STEP_COLUMNS]
+    return pa.record_batch([*arrays, _logged(rows)], schema=STEP_SCHEMA)
+
+
+def from_arrow(kind: str, batch: pa.RecordBatch) -> Rows | StepRows:
+    """Returns a record batch as rows; columns that an older release did not write are null.
+
+    Raises:
+        ValueError: (``pa.ArrowInvalid`` is one) when types or values are not those of the schema.
+    """
+    schema = ROW_SCHEMA if kind == ROWS else STEP_SCHEMA
+    for field in schema:
+        at = batch.schema.get_all_field_indices(field.name)
+        if len(at) > 1 or (at and not _same_type(batch.schema.field(at[0]).type, field.type)):
+            raise ValueError(f"column {field.name} is not {field.type}")
+        if not at and not field.nullable:
+            raise ValueError(f"column {field.name} is missing")
+    batch.validate(full=True)
+    return _rows_from(batch) if kind == ROWS else _step_rows_from(batch)
+
+
+def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_map(wanted):
+        return bool(
+            pa.types.is_map(found) and _plain(found.key_type) == wanted.key_type and found.item_type == pa.float64()
+        )
+    return bool(found == wanted)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _to_array(column: Column, kind: pa.DataType) -> pa.Array:
+    if column.dtype.kind == "f":
+        return pa.array(column, kind, from_pandas=True)
+    if pa.types.is_unsigned_integer(kind) and column.dtype == np.int64:
+        null = column == NULL
+        if null.all():
+            return pa.nulls(len(column), kind)
+        return pa.array(column.astype(kind.to_pandas_dtype()), kind, mask=null if null.any() else None)
+    return pa.array(column, kind)
+
+
+def _histograms(rows: Rows) -> pa.Array:
+    if not len(rows.histogram_rows):
+        return pa.nulls(len(rows), pa.binary(_HISTOGRAM_BYTES))
+    counts = np.zeros((len(rows), BINS), dtype="<u4")
+    counts[rows.histogram_rows] = rows.histogram
+    valid = np.zeros(len(rows), dtype=np.bool_)
+    valid[rows.histogram_rows] = True
+    bits = np.packbits(valid, bitorder="little")
+    buffers = [pa.py_buffer(bits), pa.py_buffer(counts)]
+    return pa.Array.from_buffers(pa.binary(_HISTOGRAM_BYTES), len(rows), buffers)
+
+
+def _logged(rows: StepRows) -> pa.Array:
+    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+    np.cumsum(np.bincount(rows.logged_row, minlength=len(rows)), out=offsets[1:])
+    keys = pa.array(rows.names, pa.string()).take(pa.array(rows.logged_name, pa.int64()))
+    return pa.MapArray.from_arrays(pa.array(offsets), keys, pa.array(rows.logged_value, pa.float64()))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    return batch.column(name) if name in batch.schema.names else None
+
+
+def _rows_from(batch: pa.RecordBatch) -> Rows:
+    columns: dict[str, Column] = {name: _required(batch, name) for name in KEYS}
+    columns |= {name: _floats(_column(batch, name), len(batch)) for name in VALUES}
+    columns |= {name: _integers(_column(batch, name), len(batch)) for name in COUNTS}
+    histogram = _column(batch, "histogram")
+    if histogram is None or histogram.null_count == len(histogram):
+        return Rows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.uint32))
+    rows = np.flatnonzero(np.asarray(histogram.is_valid()))
+    data = np.frombuffer(histogram.buffers()[1], dtype="<u4", offset=histogram.offset * _HISTOGRAM_BYTES)
+    counts = data[: len(histogram) * BINS].reshape(-1, BINS)[rows]
+    return Rows(columns, rows, counts.astype(np.uint32, copy=False))
+
+
+def _step_rows_from(batch: pa.RecordBatch) -> StepRows:
+    columns: dict[str, Column] = {name: _required(batch, name) for name in STEP_COLUMNS if name not in STEP_FACTS}
+    columns |= {name: _floats(_column(batch, name), len(batch)) for name in STEP_FACTS}
+    logged = _column(batch, "logged")
+    if logged is None:
+        logged = pa.nulls(len(batch), STEP_SCHEMA.field("logged").type)
+    offsets = np.asarray(logged.offsets, dtype=np.int64)
+    counts = np.where(np.asarray(logged.is_valid()), np.diff(offsets), 0)
+    row = np.repeat(np.arange(len(batch)), counts)
+    at = np.concatenate(
+        [np.arange(start, start + count) for start, count in zip(offsets, counts, strict=False)] or [row]
+    )
+    keys = logged.keys if pa.types.is_dictionary(logged.keys.type) else logged.keys.dictionary_encode()
+    names = keys.dictionary.to_pylist()
+    codes = np.asarray(keys.indices, dtype=np.int64)[at]
+    values = _floats(logged.items, len(logged.items))[at]
+    return StepRows(columns, row, codes, values, tuple(names))
+
+
+def _required(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    column = batch.column(name)
+    if column.null_count:
+        raise ValueError(f"column {name} holds nulls")
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _floats(column: pa.Array | None, length: int) -> Float:
+    if column is None:
+        return np.full(length, np.nan)
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _integers(column: pa.Array | None, length: int) -> Integer:
+    if column is None or column.null_count == length:
+        return np.full(length, NULL, dtype=np.int64)
+    return np.asarray(column.cast(pa.int64()).fill_null(NULL).to_numpy(zero_copy_only=False))

@@ -1,0 +1,249 @@
+"""Reading a run's attempts: their manifests, site tables and rows, while they are written and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from gradwatch.errors import RunError
+from gradwatch.record import STAGES, SiteTable
+from gradwatch.store import manifest, process
+from gradwatch.store.columns import Rows, StepRows
+from gradwatch.store.layout import META_FILE, SCHEMA_VERSION, STEPS, attempts, data_files, ranks
+from gradwatch.store.read import Part, read_file
+from gradwatch.store.sitefile import read_sites
+
+_LISTINGS: Final = 20
+_KNOWN_NOTES: Final = ("refused", "refused_steps", "failures")
+
+
+@dataclass(slots=True)
+class StoredAttempt:
+    """One attempt as read.
+
+    Attributes:
+        rank, number: which attempt.
+        meta: its manifest, empty when that is damaged.
+        sites: its site table, empty when that is damaged.
+        rows, steps: in order of their serials; site ids are those of ``sites``.
+        notes: what a reader should know of it, a sentence each.
+        alive: whether its process still writes it.
+        last: the last step it has anything of, also after its rows were handed on.
+    """
+
+    rank: int
+    number: int
+    meta: Mapping[str, Any]
+    sites: SiteTable = field(default_factory=SiteTable)
+    rows: list[Rows] = field(default_factory=list)
+    steps: list[StepRows] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    alive: bool = False
+    last: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Names the attempt in a sentence."""
+        return f"rank {self.rank} attempt {self.number}"
+
+    @property
+    def launch(self) -> tuple[str, int]:
+        """The launch it belongs to: attempts of different ranks with the same launch ran together."""
+        launch_id = str(self.meta.get("launch_id", ""))
+        restart = self.meta.get("restart", 0)
+        return (launch_id, restart if isinstance(restart, int) else 0) if launch_id else ("", self.number)
+
+    def first_steps(self) -> dict[int, int]:
+        """Returns the first step of each optimizer, also when its rows were evicted since."""
+        found: dict[int, int] = {}
+        stated = self.meta.get("first_steps", {})
+        if isinstance(stated, Mapping):
+            found = {int(key): step for key, step in stated.items() if str(key).isdigit() and isinstance(step, int)}
+        parts: list[Rows | StepRows] = [*self.rows, *self.steps]
+        for part in parts:
+            for optimizer in np.unique(part["optimizer"]).tolist():
+                first = int(part["step"][part["optimizer"] == optimizer].min())
+                found[optimizer] = min(first, found.get(optimizer, first))
+        return found
+
+    def last_step(self) -> int | None:
+        """Returns the last step in its rows, or None."""
+        parts: list[Rows | StepRows] = [*self.rows, *self.steps]
+        return max((int(part["step"].max()) for part in parts if len(part)), default=None)
+
+
+def read_attempts(run: Path, rank: int | None = None) -> Iterator[StoredAttempt]:
+    """Yields the attempts of a run by rank and number.
+
+    Raises:
+        RunError: when one was written by a newer release.
+    """
+    tables: dict[str, SiteTable] = {}
+    for number_of_rank, directory_of_rank in ranks(run):
+        if rank is None or rank == number_of_rank:
+            for number, directory in attempts(directory_of_rank):
+                yield _read_attempt(run, number_of_rank, number, directory, tables)
+
+
+def _read_attempt(run: Path, rank: int, number: int, directory: Path, tables: dict[str, SiteTable]) -> StoredAttempt:
+    meta, problem = _read_meta(directory)
+    attempt = StoredAttempt(rank, number, meta)
+    if problem:
+        attempt.notes.append(
+            f"{META_FILE} of {attempt.label} is damaged ({problem}); its data files are read without it."
+        )
+    # Asked before the files are read: a process that ends in between leaves nothing unread.
+    attempt.alive = process.alive(meta, directory / META_FILE)
+    parts = _read_parts(directory, meta)
+    # Read again: it may have been closed meanwhile.
+    attempt.meta = _read_meta(directory)[0] or meta
+    attempt.sites = _site_table(run, attempt, parts, tables)
+    for part in parts:
+        attempt.notes.extend(f"{attempt.label}: {problem}." for problem in part.problems)
+        attempt.rows.extend(rows for rows in part.rows if isinstance(rows, Rows))
+        attempt.steps.extend(rows for rows in part.rows if isinstance(rows, StepRows))
+    _check_rows(attempt)
+    if attempt.alive:
+        _cut_unfinished(attempt)
+    attempt.last = attempt.last_step()
+    attempt.notes.extend(_notes(attempt, torn=sum(part.torn for part in parts)))
+    return attempt
+
+
+def _read_meta(directory: Path) -> tuple[dict[str, Any], str]:
+    try:
+        meta = manifest.read(directory / META_FILE)
+    except (OSError, ValueError) as error:
+        return {}, str(error)
+    version = meta.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RunError(
+            f"{directory} was written by gradwatch schema {version}; this release reads {SCHEMA_VERSION}; "
+            "install a newer gradwatch."
+        )
+    return meta, ""
+
+
+def _read_parts(directory: Path, meta: Mapping[str, Any]) -> list[Part]:
+    """Reads the data files by serial; lists them again when one was sealed or evicted meanwhile.
+
+    Rows of steps are read first: they are written last, so that a step found there has all its rows.
+    """
+    checksums = meta.get("sealed", {})
+    parts: dict[tuple[int, str], Part] = {}
+    for _ in range(_LISTINGS):
+        missed = False
+        for file in sorted(data_files(directory), key=lambda file: (file.kind != STEPS, file.serial)):
+            if (file.serial, file.kind) not in parts:
+                try:
+                    checksum = checksums.get(file.name) if isinstance(checksums, Mapping) else None
+                    parts[file.serial, file.kind] = read_file(directory, file, checksum)
+                except FileNotFoundError:
+                    missed = True
+        if not missed:
+            break
+    return [parts[key] for key in sorted(parts)]
+
+
+def _site_table(run: Path, attempt: StoredAttempt, parts: list[Part], tables: dict[str, SiteTable]) -> SiteTable:
+    """Returns the largest readable of the site tables that the attempt names: one only ever grows."""
+    names = dict.fromkeys([str(attempt.meta.get("sites", "")), *(part.sites for part in parts)])
+    problems = []
+    for name in filter(None, names):
+        try:
+            if name not in tables:
+                tables[name] = read_sites(run, name)
+        except (OSError, ValueError) as error:
+            problems.append(f"{attempt.label}: the site table {name[:64]} is missing or damaged ({error}).")
+    attempt.notes.extend(problems)
+    return max((tables[name] for name in names if name in tables), key=len, default=SiteTable())
+
+
+def _check_rows(attempt: StoredAttempt) -> None:
+    """Leaves out rows that name no site, optimizer or step, and counts them."""
+    refused = 0
+    optimizers = len(attempt.sites.optimizers)
+    for i, rows in enumerate(attempt.rows):
+        known = (rows["site"] < len(attempt.sites)) & (rows["optimizer"] < optimizers)
+        known &= (rows["step"] >= 0) & (rows["n"] >= 0)
+        refused += int(np.count_nonzero(~known))
+        attempt.rows[i] = _known_stages(rows if known.all() else rows.take(np.flatnonzero(known)))
+    for i, steps in enumerate(attempt.steps):
+        known = (steps["optimizer"] < optimizers) & (steps["step"] >= 0)
+        if not known.all():
+            refused += int(np.count_nonzero(~known))
+            attempt.steps[i] = steps.take(np.flatnonzero(known))
+    if refused:
+        attempt.notes.append(f"{attempt.label}: {refused} rows name no known site or step and are left out.")
+
+
+def _known_stages(rows: Rows) -> Rows:
+    """Gives stages that only a later release knows the label "unknown"."""
+    later = rows["stage"] >= len(STAGES)
+    if not later.any():
+        return rows
+    stage = np.where(later, STAGES.index("unknown"), rows["stage"]).astype(np.uint8)
+    return replace(rows, columns={**rows.columns, "stage": stage})
+
+
+def _cut_unfinished(attempt: StoredAttempt) -> None:
+    """Leaves out rows of steps that are still being written."""
+    last: dict[int, int] = {}
+    for steps in attempt.steps:
+        for optimizer in np.unique(steps["optimizer"]).tolist():
+            step = int(steps["step"][steps["optimizer"] == optimizer].max())
+            last[optimizer] = max(step, last.get(optimizer, step))
+    limit = np.full(256, -1, dtype=np.int64)
+    limit[list(last)] = list(last.values())
+    for i, rows in enumerate(attempt.rows):
+        done = rows["step"] <= limit[rows["optimizer"]]
+        if not done.all():
+            attempt.rows[i] = rows.take(np.flatnonzero(done))
+
+
+def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
+    meta, label = attempt.meta, attempt.label
+    if torn and not attempt.alive:
+        yield f"{label}: the last {torn} bytes are of a batch that was cut off; its steps are lost."
+    if meta and not meta.get("closed") and not attempt.alive:
+        yield f"{label} was not closed: its process was killed or lost; what it flushed is here."
+    for sentence in _texts(meta.get("degraded")):
+        yield f"{label} was {sentence}."
+    if meta.get("lost_steps"):
+        yield f"{label}: {meta['lost_steps']} steps could not be written and are lost."
+    for sentence in _texts(meta.get("damaged")):
+        yield f"{label}: {sentence}."
+    evicted = meta.get("evicted")
+    if isinstance(evicted, Mapping):
+        yield (
+            f"{label}: {evicted.get('rows')} rows up to step {evicted.get('last_step')} were evicted to keep within "
+            "max_bytes; raise max_bytes or choose fewer signals to keep more."
+        )
+    yield from _recorder_notes(meta.get("notes"), label)
+
+
+def _recorder_notes(notes: object, label: str) -> Iterator[str]:
+    if not isinstance(notes, Mapping):
+        return
+    refused = notes.get("refused")
+    if isinstance(refused, Mapping) and refused:
+        what = ", ".join(f"{count} of {signal}" for signal, count in refused.items())
+        between = notes.get("refused_steps")
+        span = f" between steps {between[0]} and {between[-1]}" if isinstance(between, list) and between else ""
+        yield f"{label}: the writer could not keep up and refused {what}{span}."
+    for sentence in _texts(notes.get("failures")):
+        yield f"{label}: {sentence}."
+    for key, value in notes.items():
+        if key not in _KNOWN_NOTES and value:
+            for sentence in _texts(value):
+                yield f"{label}: {sentence}" if " " in sentence else f"{label}: {key}: {sentence}"
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [str(item) for item in value]
+    return [] if value is None else [str(value)]
