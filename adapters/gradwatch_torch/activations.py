@@ -18,7 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from gradwatch.guard import Guard
 from gradwatch.record import Site, SiteTable
-from gradwatch_torch.measure import HostCopy, Measured, reduce
+from gradwatch_torch.device import HostCopy
+from gradwatch_torch.measure import Measured, reduce
 from gradwatch_torch.units import alive_units, saturated_pairs, unit_axis
 
 

@@ -18,8 +18,8 @@ from gradwatch.plugins import Session
 from gradwatch_torch import interception, targets
 from gradwatch_torch.activations import Activations, Layer, on_first_pass
 from gradwatch_torch.capture import OptimizerCapture, Shared
+from gradwatch_torch.device import HostCopy
 from gradwatch_torch.losses import Losses
-from gradwatch_torch.measure import HostCopy
 from gradwatch_torch.targets import Parameter
 
 F = TypeVar("F", bound=Callable[..., Any])

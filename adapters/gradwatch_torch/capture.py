@@ -19,8 +19,9 @@ from gradwatch.record import PARAMETER_SIGNALS
 from gradwatch.scalars import Reader
 from gradwatch.schedule import Plan
 from gradwatch_torch.activations import Activations
+from gradwatch_torch.device import HostCopy
 from gradwatch_torch.losses import Losses
-from gradwatch_torch.measure import HostCopy, reduce
+from gradwatch_torch.measure import reduce
 from gradwatch_torch.pending import Clip, Part, PendingStep
 from gradwatch_torch.targets import Parameter, site
 from gradwatch_torch.units import UnitMemory

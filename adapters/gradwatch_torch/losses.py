@@ -7,7 +7,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from gradwatch.scalars import Reader
-from gradwatch_torch.measure import HostCopy
+from gradwatch_torch.device import HostCopy
 
 _MOST_PASSES: Final = 4096
 

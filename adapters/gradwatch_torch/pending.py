@@ -13,7 +13,8 @@ from gradwatch.record import ABSENT, ACTIVATION_SIGNALS, Block, SiteTable, StepR
 from gradwatch.scalars import Reader, read
 from gradwatch.statistics import BINS, NULL, Histogram, Statistics, UnitCounts, concatenate, empty, merge
 from gradwatch_torch.activations import Capture, Captures
-from gradwatch_torch.measure import HostCopy, Measured
+from gradwatch_torch.device import HostCopy
+from gradwatch_torch.measure import Measured
 from gradwatch_torch.units import UnitMemory, join_alive
 
 
