@@ -34,7 +34,7 @@ def frame(recording: Recording, signal: str) -> pd.DataFrame:
     """Returns one row per captured (step, site) of a signal, with ``COLUMNS``; empty when nothing was captured."""
     panels = [panel for (name, _), panel in sorted(recording.panels.items()) if name == signal]
     parts = [_panel_columns(recording, panel) for panel in panels]
-    columns = {name: np.concatenate([part[name] for part in parts]) if parts else [] for name in COLUMNS}
+    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) if parts else [] for name in COLUMNS}
     return _typed(pd.DataFrame(columns))
 
 
@@ -76,9 +76,8 @@ def _objects(values: list[Any]) -> np.ndarray[Any, np.dtype[np.object_]]:
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {"step": "int64", **dict.fromkeys(("l2", "mean", "absmax"), "float64")}
     for name in _COUNTS:
-        column = pd.array(np.asarray(rows[name], dtype=np.int64), dtype="Int64")
-        column[np.asarray(column == NULL, dtype=bool)] = pd.NA
-        rows[name] = column
+        counts = np.asarray(rows[name], dtype=np.int64)
+        rows[name] = pd.arrays.IntegerArray(counts, counts == NULL)
     for name in ("optimizer", "layer", "parameter", "stage"):
         rows[name] = rows[name].astype("category")
     return rows.astype(types)

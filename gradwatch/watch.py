@@ -63,6 +63,8 @@ class Watch:
         self._on_finding, self._report = on_finding, report
         self._lock = threading.Lock()
         self._closed = False
+        # Until the adapter is chosen nothing runs that a scalar could belong to.
+        self._log_guarded: Callable[[Mapping[str, Any]], None] = lambda _: None
         self._adapter: plugins.Adapter | None = None
         self._raise: Finding | None = None
         self._remarks: list[str] = []
@@ -92,7 +94,7 @@ class Watch:
         A tensor is read later on another thread, so nothing waits for a device. Never raises: a value that is no
         scalar is left out, with one line that says so.
         """
-        self._guarded_log(scalars)
+        self._log_guarded(scalars)
 
     def step(self) -> None:
         """Ends a step by hand, for loops in which no optimizer step can be seen.
@@ -177,7 +179,7 @@ class Watch:
         )
         self._recorder = Recorder([self._store, self._stream], self.guard, on_overflow=schedule.halve)
         self._scalars = Scalars(self._recorder)
-        self._guarded_log = self.guard.wrap(self._log, "log")
+        self._log_guarded = self.guard.wrap(self._log, "log")
         return plugins.Session(
             self._sites,
             schedule,
@@ -189,9 +191,6 @@ class Watch:
             launch.rank,
             launch.world_size,
         )
-
-    def _guarded_log(self, scalars: Mapping[str, Any]) -> None:
-        """Stands in until the adapter is chosen: nothing runs yet that a scalar could belong to."""
 
     def _log(self, scalars: Mapping[str, Any]) -> None:
         if self._closed or self._adapter is None:
