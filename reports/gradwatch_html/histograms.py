@@ -1,0 +1,80 @@
+"""Histograms of the gradient over time, one a layer: how its elements spread over the octaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.recording import Panel, Recording
+from gradwatch_html.buckets import bucket
+
+CELL_BUDGET: Final = 1_600_000
+"""Bytes over all layers, before compression."""
+
+MAX_COLUMNS: Final = 96
+MIN_COLUMNS: Final = 16
+USUAL_BINS: Final = 24
+LEVELS_PER_OCTAVE: Final = 4
+
+
+@dataclass(slots=True)
+class HistogramPack:
+    """Histograms of the layers that have one.
+
+    Attributes:
+        blob: shares as bytes: 0 for an empty bin, else 255 + 4 log2(share); columns of one layer behind one another.
+        times: the (first, last) captured steps of each column, one pair of lists an optimizer.
+        layers: layer index to where its histogram starts, its lowest bin, number of bins, and time axis.
+    """
+
+    blob: bytes = b""
+    times: list[dict[str, list[int]]] = field(default_factory=list)
+    layers: dict[int, dict[str, int]] = field(default_factory=dict)
+
+
+def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramPack:
+    """Packs the gradient histograms of all layers; a layer's is the sum over its parameters.
+
+    Args:
+        recording: the run.
+        depth: layer name to its index.
+    """
+    pack, parts, used = HistogramPack(), [], 0
+    columns = int(np.clip(CELL_BUDGET // max(1, USUAL_BINS * len(depth)), MIN_COLUMNS, MAX_COLUMNS))
+    for (signal, _), panel in sorted(recording.panels.items()):
+        if signal != "gradient" or not len(panel.histogram_steps):
+            continue
+        buckets = bucket(panel.steps[panel.histogram_steps], columns)
+        pack.times.append({"first": buckets.first.tolist(), "last": buckets.last.tolist()})
+        for layer, at in _sites_by_layer(recording, panel, depth).items():
+            counts = buckets.total(panel.histogram[:, at].sum(axis=1, dtype=np.int64))
+            bins = np.flatnonzero(counts.any(axis=0))
+            if len(bins) and layer not in pack.layers:
+                low, high = int(bins[0]), int(bins[-1]) + 1
+                codes = encode_shares(counts[:, low:high])
+                pack.layers[layer] = {"at": used, "low": low, "bins": high - low, "time": len(pack.times) - 1}
+                parts.append(codes.tobytes())
+                used += codes.size
+    pack.blob = b"".join(parts)
+    return pack
+
+
+def encode_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Encodes counts, shape [b, bins], as shares of each row's total, a quarter of an octave a level."""
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with np.errstate(divide="ignore"):
+        levels = 255 + np.rint(LEVELS_PER_OCTAVE * np.log2(counts / total))
+    return np.where(counts > 0, np.clip(levels, 1, 255), 0).astype(np.uint8)
+
+
+def _sites_by_layer(recording: Recording, panel: Panel, depth: Mapping[str, int]) -> dict[int, Any]:
+    columns: dict[int, list[int]] = {}
+    for column, site in enumerate(panel.sites):
+        layer = depth.get(recording.sites[int(site)].layer)
+        if layer is not None:
+            columns.setdefault(layer, []).append(column)
+    return {layer: np.array(at, dtype=np.intp) for layer, at in sorted(columns.items())}

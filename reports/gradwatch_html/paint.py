@@ -1,0 +1,75 @@
+"""Paints the page: one template, one style sheet, one script, and plotly.js, all inside the file."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+import jinja2
+from markupsafe import Markup
+
+from gradwatch_html.encode import json_island
+from gradwatch_html.page import Page
+from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, whole
+
+PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
+"""The bundle ``plotly.js-cartesian-dist-min`` of npm, compressed; its version is that of the plotly package's script."""
+
+PLOTLY_SHA256: Final = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
+"""SHA-256 of the bundle before compression."""
+
+
+def paint(page: Page, *, created: str = "") -> str:
+    """Returns the page as HTML, the same text for the same data.
+
+    Args:
+        page: what to show.
+        created: when the report was made, as it is to be written in the footer; "" leaves it out.
+    """
+    script = _asset("page.js").decode()
+    return _template().render(
+        page=page,
+        created=created,
+        shapes=SEVERITY_SHAPES,
+        style=Markup(_asset("style.css").decode()),  # noqa: S704  our own file, no text of a run
+        script=Markup(script),  # noqa: S704
+        meta=Markup(json_island(page.meta)),  # noqa: S704  <, > and & are escaped in it
+        policy=_policy(script),
+        plotly=base64.b64encode(_asset(PLOTLY)).decode("ascii"),
+    )
+
+
+def _policy(script: str) -> str:
+    """Returns the content security policy: two known scripts, and no request to anywhere."""
+    sources = " ".join(f"'sha256-{_digest(text)}'" for text in (script.encode(), _bundle()))
+    return (
+        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
+
+
+@functools.cache
+def _asset(name: str) -> bytes:
+    return files("gradwatch_html").joinpath("assets", name).read_bytes()
+
+
+@functools.cache
+def _bundle() -> bytes:
+    return gzip.decompress(_asset(PLOTLY))
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(whole=whole, ellipsis=middle_ellipsis)
+    return environment.from_string(_asset("page.html.j2").decode())
