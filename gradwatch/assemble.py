@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,15 @@ from gradwatch.panels import Panel, StepTable
 from gradwatch.ranks import merge_ranks
 from gradwatch.record import SiteTable
 from gradwatch.store import manifest
-from gradwatch.store.columns import Rows, StepRows
+from gradwatch.store.chunk import Chunk
+from gradwatch.store.columns import StepRows
 from gradwatch.store.layout import ranks
+from gradwatch.store.read import Changed
 from gradwatch.store.stored import StoredAttempt, read_attempts
 
 Launch = tuple[str, int]
+
+ATTEMPTS_TO_READ: Final = 10
 
 
 class Assembled(NamedTuple):
@@ -50,7 +55,8 @@ class _Names:
                 self.sites.set_order(table.layers)
             self._known[id(table)] = np.array([self.sites.add(site) for site in table], dtype=np.uint32)
         sites, optimizers = self._known[id(table)], self._optimizers(table)
-        attempt.rows = [_mapped_rows(rows, sites, optimizers) for rows in attempt.rows]
+        for chunk in attempt.rows:
+            chunk.rename(sites, optimizers)
         attempt.steps = [_mapped_steps(steps, optimizers) for steps in attempt.steps]
 
     def _optimizers(self, table: SiteTable) -> npt.NDArray[np.uint8]:
@@ -61,7 +67,14 @@ class _Names:
 
 
 def assemble(path: Path, rank: int | None) -> Assembled:
-    """Reads a run; see ``recording.load_recording``."""
+    """Reads a run; see ``recording.load_recording``. Starts again when files were evicted while it read them."""
+    for _ in range(ATTEMPTS_TO_READ):
+        with contextlib.suppress(Changed):
+            return _assemble(path, rank)
+    raise RunError(f"{path} changes faster than it can be read; try again, or raise max_bytes.")
+
+
+def _assemble(path: Path, rank: int | None) -> Assembled:
     content = manifest.read_run(path)
     present = [number for number, _ in ranks(path)]
     if rank is not None and rank not in present:
@@ -99,7 +112,7 @@ def _gathered(attempts: list[StoredAttempt]) -> tuple[_Names, dict[int, Gathered
     _cut(attempts)
     by_rank: dict[int, Gathered] = {}
     for rank in sorted({attempt.rank for attempt in attempts}):
-        rows: list[Rows] = []
+        rows: list[Chunk] = []
         steps: list[StepRows] = []
         for attempt in attempts:
             if attempt.rank == rank:
@@ -135,27 +148,18 @@ def _cut(attempts: list[StoredAttempt]) -> None:
 
 def _cut_attempt(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> None:
     cut, first = 0, None
-    for i, rows in enumerate(attempt.rows):
-        kept = rows["step"] < limit[rows["optimizer"]]
+    for chunk in attempt.rows:
+        kept = chunk.step < limit[chunk.optimizer]
         if not kept.all():
-            cut += int(np.count_nonzero(~kept))
-            begin = int(rows["step"][~kept].min())
+            begin = int(chunk.step[~kept].min())
             first = begin if first is None else min(first, begin)
-            attempt.rows[i] = rows.take(np.flatnonzero(kept))
+            cut += chunk.keep(kept)
     for i, steps in enumerate(attempt.steps):
         kept = steps["step"] < limit[steps["optimizer"]]
         if not kept.all():
             attempt.steps[i] = steps.take(np.flatnonzero(kept))
     if cut:
         attempt.notes.append(f"{attempt.label}: {cut} rows from step {first} on were replaced by a later attempt.")
-
-
-def _mapped_rows(rows: Rows, sites: npt.NDArray[np.uint32], optimizers: npt.NDArray[np.uint8]) -> Rows:
-    same_sites = np.array_equal(sites, np.arange(len(sites)))
-    same_optimizers = np.array_equal(optimizers, np.arange(len(optimizers)))
-    changed: dict[str, npt.NDArray[Any]] = {} if same_sites else {"site": sites[rows["site"]]}
-    changed |= {} if same_optimizers else {"optimizer": optimizers[rows["optimizer"]]}
-    return replace(rows, columns={**rows.columns, **changed}) if changed else rows
 
 
 def _mapped_steps(steps: StepRows, optimizers: npt.NDArray[np.uint8]) -> StepRows:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gradwatch.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.record import SIGNALS, STEP_FACTS, SiteTable
 from gradwatch.statistics import NULL, Float, Integer
+from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import COUNTS, UNITS, VALUES, Rows, StepRows, join_step_rows
 
 Key = tuple[str, int]
@@ -59,7 +60,7 @@ class Index:
         return found
 
 
-def gather(rows: list[Rows], steps: list[StepRows], sites: SiteTable) -> Gathered:
+def gather(rows: list[Chunk], steps: list[StepRows], sites: SiteTable) -> Gathered:
     """Builds panels and step tables; of a step given twice the last row of each site wins.
 
     Args:
@@ -77,8 +78,9 @@ def gather(rows: list[Rows], steps: list[StepRows], sites: SiteTable) -> Gathere
     targets = {key: _Target(key, extent, gathered.notes) for key, extent in extents.items()}
     while rows:
         chunk = rows.pop(0)
+        loaded = chunk.rows()
         for key, at in _groups(chunk, signals):
-            targets[key].scatter(chunk, at)
+            targets[key].scatter(loaded, at)
     gathered.panels = {key: target.panel for key, target in targets.items()}
     gathered.repeated = sum(target.repeated() for target in targets.values())
     return gathered
@@ -96,11 +98,11 @@ def unique(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (np.flatnonzero(seen) + first).astype(values.dtype)
 
 
-def _groups(chunk: Rows, signals: npt.NDArray[np.uint8]) -> Iterator[tuple[Key, Integer | slice]]:
+def _groups(chunk: Chunk, signals: npt.NDArray[np.uint8]) -> Iterator[tuple[Key, Integer | slice]]:
     """Yields each (signal, optimizer) of a chunk and where its rows are."""
     if not len(chunk):
         return
-    code = chunk["optimizer"].astype(np.int64) * len(SIGNALS) + signals[chunk["site"]]
+    code = chunk.optimizer.astype(np.int64) * len(SIGNALS) + signals[chunk.site]
     for found in unique(code).tolist():
         key = (SIGNALS[found % len(SIGNALS)], found // len(SIGNALS))
         here = code == found
@@ -117,14 +119,13 @@ class _Extent:
         self.units = False
         self.rows = 0
 
-    def add(self, chunk: Rows, at: Integer | slice) -> None:
-        steps = chunk["step"][at]
+    def add(self, chunk: Chunk, at: Integer | slice) -> None:
+        steps = chunk.step[at]
         self.rows += len(steps)
-        self.steps = np.union1d(self.steps, unique(steps))
-        self.sites = np.union1d(self.sites, unique(chunk["site"][at])).astype(np.uint32)
-        taken, _ = _histograms_at(chunk, at)
-        self.histograms = np.union1d(self.histograms, unique(chunk["step"][chunk.histogram_rows[taken]]))
-        self.units = self.units or any(bool((chunk[name][at] != NULL).any()) for name in UNITS)
+        self.steps = np.union1d(self.steps, unique(steps)).astype(np.int64)
+        self.sites = np.union1d(self.sites, unique(chunk.site[at])).astype(np.uint32)
+        self.histograms = np.union1d(self.histograms, unique(steps[chunk.histogram[at]])).astype(np.int64)
+        self.units = self.units or bool(chunk.units[at].any())
 
 
 class _Target:
@@ -146,45 +147,45 @@ class _Target:
         self._histogram = Index(histograms)
         self._rows = 0
 
-    def scatter(self, chunk: Rows, at: Integer | slice) -> None:
+    def scatter(self, rows: Rows, at: Integer | slice) -> None:
         """Puts the rows of a chunk in their cells; numpy keeps the last of a repeated index."""
         if self._first >= 0:
-            every = np.arange(len(chunk))[at]
-            at = every[chunk["step"][every] >= self._first]
-        cell = self._step(chunk["step"][at]) * len(self.panel.sites) + self._site(chunk["site"][at])
+            every = np.arange(len(rows))[at]
+            at = every[rows["step"][every] >= self._first]
+        cell = self._step(rows["step"][at]) * len(self.panel.sites) + self._site(rows["site"][at])
         self._rows += len(cell)
         for name in _SCATTERED:
-            getattr(self.panel, name).reshape(-1)[cell] = chunk[name][at]
+            getattr(self.panel, name).reshape(-1)[cell] = rows[name][at]
         if self.panel.units is not None:
             for column, name in zip(self.panel.units, UNITS, strict=True):
-                column.reshape(-1)[cell] = chunk[name][at]
-        taken, rows = _histograms_at(chunk, at)
-        if len(rows):
-            where = self._histogram(chunk["step"][rows]), self._site(chunk["site"][rows])
-            self.panel.histogram[where] = chunk.histogram[taken]
+                column.reshape(-1)[cell] = rows[name][at]
+        taken, having = _histograms_at(rows, at)
+        if len(having):
+            where = self._histogram(rows["step"][having]), self._site(rows["site"][having])
+            self.panel.histogram[where] = rows.histogram[taken]
 
     def repeated(self) -> int:
         """Counts the rows that a later one replaced."""
         return self._rows - int(np.count_nonzero(self.panel.n != NULL))
 
 
-def _histograms_at(chunk: Rows, at: Integer | slice) -> tuple[Integer | slice, Integer]:
+def _histograms_at(rows: Rows, at: Integer | slice) -> tuple[Integer | slice, Integer]:
     """Returns which histograms of a chunk belong to the chosen rows, and those rows."""
     if isinstance(at, slice):
-        return slice(None), chunk.histogram_rows
-    chosen = np.zeros(len(chunk), dtype=np.bool_)
+        return slice(None), rows.histogram_rows
+    chosen = np.zeros(len(rows), dtype=np.bool_)
     chosen[at] = True
-    taken = np.flatnonzero(chosen[chunk.histogram_rows])
-    return taken, chunk.histogram_rows[taken]
+    taken = np.flatnonzero(chosen[rows.histogram_rows])
+    return taken, rows.histogram_rows[taken]
 
 
-def step_tables(parts: list[StepRows], rows: list[Rows]) -> dict[int, StepTable]:
+def step_tables(parts: list[StepRows], rows: list[Chunk]) -> dict[int, StepTable]:
     """Builds the table of steps of each optimizer; steps that only have rows of sites are in it, too."""
     joined = join_step_rows(parts)
     more: dict[int, Steps] = {}
     for chunk in rows:
-        for optimizer in unique(chunk["optimizer"]).tolist():
-            steps = unique(chunk["step"][chunk["optimizer"] == optimizer])
+        for optimizer in unique(chunk.optimizer).tolist():
+            steps = unique(chunk.step[chunk.optimizer == optimizer])
             more[optimizer] = np.union1d(more.get(optimizer, steps), steps)
     optimizers = sorted({*unique(joined["optimizer"]).tolist(), *more})
     nothing = np.zeros(0, dtype=np.int64)

@@ -14,6 +14,7 @@ from gradwatch.gather import gather
 from gradwatch.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.record import Block, SiteTable, StepRecord
 from gradwatch.statistics import Float
+from gradwatch.store.chunk import chunk_of
 from gradwatch.store.columns import rows_of, step_rows_of
 
 __all__ = [
@@ -101,7 +102,7 @@ def from_records(
 ) -> Recording:
     """Builds a recording from step records in memory; of a step given twice the last row of each site wins."""
     every = list(records)
-    gathered = gather([rows_of(every)], [step_rows_of(every)], sites)
+    gathered = gather([chunk_of(rows_of(every))], [step_rows_of(every)], sites)
     return Recording(name, sites, gathered.panels, gathered.step_tables, facts, quality)
 
 

@@ -205,8 +205,9 @@ class OpenAttempt:
         part = read_file(self.directory, DataFile(serial, kind, sealed=False))
         if part.problems:
             self.meta["damaged"] = [*self.meta.get("damaged", []), *part.problems]
-        if part.rows:
-            data = seal.sealed_bytes(part.rows[0], str(self.meta["sites"]))
+        rows = part.chunks[0].rows() if part.chunks else part.steps[0] if part.steps else None
+        if rows is not None:
+            data = seal.sealed_bytes(rows, str(self.meta["sites"]))
             self._make_room(len(data))
             path = self.directory / sealed_name(kind, serial)
             files.replace_whole(path, data)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,15 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradwatch.store import append, files, seal
+from gradwatch.store.chunk import Chunk, chunk_of
 from gradwatch.store.columns import Rows, StepRows, join_rows, join_step_rows
 from gradwatch.store.frames import Frame, frames
-from gradwatch.store.layout import MAX_FILE_BYTES, MAX_FILE_ROWS, ROWS, SCHEMA_VERSION, STEPS, DataFile
+from gradwatch.store.layout import MAX_FILE_BYTES, MAX_FILE_ROWS, SCHEMA_VERSION, STEPS, DataFile
 from gradwatch.store.schema import VERSION_KEY, from_arrow
 
 _BAD: Final = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException)
 _ROW_BYTES: Final = 1024
 _LOGGED_BYTES: Final = 64 * 2**20
 _MAX_LOGGED: Final = 64_000_000
+_BATCH_ROWS: Final = 16_384
 
 
 @dataclass(slots=True)
@@ -28,14 +30,16 @@ class Part:
 
     Attributes:
         file: which file.
-        rows: its rows in order of arrival (hot) or by site and step (sealed).
+        chunks: its rows of sites, in order of arrival (hot) or by site and step (sealed).
+        steps: its rows of steps, in order of arrival.
         problems: what was damaged or refused, a sentence each.
         torn: bytes at the end that are no whole batch: not yet written, if the attempt is still open.
         sites: name of the site table the file was written under, "" when it says none.
     """
 
     file: DataFile
-    rows: list[Rows | StepRows] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    steps: list[StepRows] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     torn: int = 0
     sites: str = ""
@@ -54,11 +58,10 @@ def read_file(directory: Path, file: DataFile, checksum: str | None = None) -> P
     """
     part = Part(file)
     try:
-        data = files.read_plain(directory / file.name, MAX_FILE_BYTES)
         if file.sealed:
-            _read_sealed(part, data, checksum)
+            _read_sealed(part, directory / file.name, checksum)
         else:
-            _read_hot(part, data)
+            _read_hot(part, files.read_plain(directory / file.name, MAX_FILE_BYTES))
     except FileNotFoundError:
         raise
     except _BAD as error:
@@ -66,63 +69,109 @@ def read_file(directory: Path, file: DataFile, checksum: str | None = None) -> P
     return part
 
 
-def _read_sealed(part: Part, data: bytes, checksum: str | None) -> None:
-    if checksum is not None and seal.checksum(data) != checksum:
-        part.problems.append(f"{part.file.name} does not match its checksum; its intact pages are used")
-    opened = pq.ParquetFile(
+class Changed(Exception):
+    """A file was evicted or replaced between the look at its keys and the loading of its values."""
+
+
+class _Sealed:
+    """A sealed file that is opened again for its values, group by group."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path = path
+        self._kind = kind
+        self._opened: pq.ParquetFile | None = None
+        data = files.read_plain(path, MAX_FILE_BYTES)
+        self.checksum = seal.checksum(data)
+        self.opened = _parquet(data, kind)
+        self.groups = int(self.opened.metadata.num_row_groups)
+
+    def load(self, group: int) -> Rows:
+        """Returns a group's rows; groups are loaded in order."""
+        try:
+            if self._opened is None:
+                data = files.read_plain(self._path, MAX_FILE_BYTES)
+                if seal.checksum(data) != self.checksum:
+                    raise Changed(str(self._path))
+                self._opened = _parquet(data, self._kind)
+            rows = _read_group(self._kind, self._opened, group)
+        except OSError as error:
+            raise Changed(str(self._path)) from error
+        if group == self.groups - 1:
+            self._opened = None
+        assert isinstance(rows, Rows)
+        return rows
+
+
+def _parquet(data: bytes, kind: str) -> pq.ParquetFile:
+    return pq.ParquetFile(
         pa.BufferReader(data),
         page_checksum_verification=True,
-        read_dictionary=["logged.key_value.key"] if part.file.kind == STEPS else None,
+        read_dictionary=["logged.key_value.key"] if kind == STEPS else None,
         thrift_string_size_limit=2**20,
         thrift_container_size_limit=2**20,
     )
-    if opened.metadata.num_rows > MAX_FILE_ROWS:
-        raise ValueError(f"it states {opened.metadata.num_rows} rows, more than {MAX_FILE_ROWS}")
-    metadata = opened.schema_arrow.metadata or {}
+
+
+def _read_sealed(part: Part, path: Path, checksum: str | None) -> None:
+    sealed = _Sealed(path, part.file.kind)
+    if checksum is not None and sealed.checksum != checksum:
+        part.problems.append(f"{part.file.name} does not match its checksum; its intact pages are used")
+    if sealed.opened.metadata.num_rows > MAX_FILE_ROWS:
+        raise ValueError(f"it states {sealed.opened.metadata.num_rows} rows, more than {MAX_FILE_ROWS}")
+    metadata = sealed.opened.schema_arrow.metadata or {}
     part.sites = metadata.get(seal.SITES_KEY, b"").decode()
     if int(metadata.get(VERSION_KEY, b"0")) > SCHEMA_VERSION:
         raise ValueError("it is of a newer schema")
-    for group in range(opened.metadata.num_row_groups):
+    for group in range(sealed.groups):
         try:
-            part.rows.extend(_read_group(part.file.kind, opened, group))
+            rows = _read_group(part.file.kind, sealed.opened, group)
         except _BAD as error:
             part.problems.append(f"{part.file.name}: row group {group} is damaged and left out: {_short(error)}")
+        else:
+            if isinstance(rows, Rows):
+                part.chunks.append(Chunk(rows.compact(), partial(sealed.load, group)))
+            else:
+                part.steps.append(rows)
+    del sealed.opened
 
 
-def _read_group(kind: str, opened: pq.ParquetFile, group: int) -> Iterator[Rows | StepRows]:
+def _read_group(kind: str, opened: pq.ParquetFile, group: int) -> Rows | StepRows:
     stated = opened.metadata.row_group(group)
     if stated.num_rows > 4 * seal.GROUP_ROWS:
         raise ValueError(f"it states {stated.num_rows} rows")
     if max((stated.column(i).num_values for i in range(stated.num_columns)), default=0) > _MAX_LOGGED:
         raise ValueError("it states too many values")
-    table = opened.read_row_group(group)
-    if table.num_rows != stated.num_rows:
-        raise ValueError(f"it holds {table.num_rows} rows and states {stated.num_rows}")
-    for batch in table.combine_chunks().to_batches():
-        rows = from_arrow(kind, batch)
-        yield rows.compact() if isinstance(rows, Rows) else rows
+    parts = [from_arrow(kind, batch) for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group])]
+    read = sum(len(part) for part in parts)
+    if read != stated.num_rows:
+        raise ValueError(f"it holds {read} rows and states {stated.num_rows}")
+    if kind == STEPS:
+        return join_step_rows([part for part in parts if isinstance(part, StepRows)])
+    return join_rows([part for part in parts if isinstance(part, Rows)])
 
 
 def _read_hot(part: Part, data: bytes) -> None:
     found = list(frames(data))
-    whole = found[0].end if found else 0
     heads = [data[: found[0].start], append.head(part.file.kind)] if found else []
-    refused = 0
+    rows: list[Rows] = []
+    refused = whole = 0
     for i, frame in enumerate(found):
         if frame.end > len(data):
             refused += i < len(found) - 1
             continue
         whole = frame.end
-        rows = _read_frame(part, data, frame, heads)
-        if rows is None:
-            refused += 1
+        read = _read_frame(part, data, frame, heads)
+        if isinstance(read, Rows):
+            rows.append(read)
+        elif read is not None:
+            part.steps.append(read)
         else:
-            part.rows.append(rows)
+            refused += 1
     if refused:
         part.problems.append(f"{part.file.name}: {refused} damaged batches are left out")
-    whole = max((frame.end for frame in found if frame.end <= len(data)), default=0)
-    part.torn = len(data) - whole if found and whole else 0
-    part.rows = [_joined(part.file.kind, part.rows)] if part.rows else []
+    part.torn = len(data) - whole if whole else 0
+    part.chunks = [chunk_of(join_rows(rows))] if rows else []
+    part.steps = [join_step_rows(part.steps)] if part.steps else []
 
 
 def _read_frame(part: Part, data: bytes, frame: Frame, heads: list[bytes]) -> Rows | StepRows | None:
@@ -139,12 +188,6 @@ def _read_frame(part: Part, data: bytes, frame: Frame, heads: list[bytes]) -> Ro
         except (*_BAD, StopIteration):
             continue
     return None
-
-
-def _joined(kind: str, parts: list[Rows | StepRows]) -> Rows | StepRows:
-    if kind == ROWS:
-        return join_rows([part for part in parts if isinstance(part, Rows)])
-    return join_step_rows([part for part in parts if isinstance(part, StepRows)])
 
 
 def _short(error: BaseException) -> str:

@@ -11,31 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradwatch.record import STEP_FACTS
-from gradwatch.store.columns import VALUES, Rows, StepRows
+from gradwatch.store.columns import UNITS, VALUES, Rows, StepRows
 from gradwatch.store.layout import SCHEMA_VERSION
 from gradwatch.store.schema import ROW_SCHEMA, STEP_SCHEMA, VERSION_KEY, to_arrow
 
 GROUP_ROWS: Final = 131_072
 SITES_KEY: Final = b"gradwatch.sites"
-_ROW_OPTIONS: Final[dict[str, Any]] = {
-    "use_byte_stream_split": list(VALUES),
-    "column_encoding": dict.fromkeys(("step", "zeros", "subnormal"), "DELTA_BINARY_PACKED"),
-    "use_dictionary": [
-        *("optimizer", "site", "stage", "n", "nan", "inf"),
-        *("units", "silent_units", "silent_delta_units", "saturated"),
-    ],
-}
-_STEP_OPTIONS: Final[dict[str, Any]] = {
-    "use_byte_stream_split": ["time"],
-    "column_encoding": {"step": "DELTA_BINARY_PACKED"},
-    "use_dictionary": ["optimizer", *STEP_FACTS, "logged.key_value.key"],
-}
+_SPLIT: Final = "BYTE_STREAM_SPLIT"
+_DELTA: Final = "DELTA_BINARY_PACKED"
+_ROW_ENCODING: Final = {**dict.fromkeys(("step", "zeros", "subnormal"), _DELTA), **dict.fromkeys(VALUES, _SPLIT)}
+_ROW_DICTIONARY: Final = (*("optimizer", "site", "stage", "n", "nan", "inf"), *UNITS)
+_STEP_ENCODING: Final = {"step": _DELTA, "time": _SPLIT}
+_STEP_DICTIONARY: Final = ("optimizer", *STEP_FACTS, "logged.key_value.key")
 
 
 def sealed_bytes(rows: Rows | StepRows, sites: str) -> bytes:
     """Returns rows as the bytes of a sealed file."""
     schema = ROW_SCHEMA if isinstance(rows, Rows) else STEP_SCHEMA
-    options = _ROW_OPTIONS if isinstance(rows, Rows) else _STEP_OPTIONS
+    encoding, dictionary = _options(rows)
     steps = rows["step"]
     metadata = {
         VERSION_KEY: str(SCHEMA_VERSION),
@@ -44,7 +37,12 @@ def sealed_bytes(rows: Rows | StepRows, sites: str) -> bytes:
     }
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
-        sink, schema.with_metadata(metadata), compression="zstd", write_page_checksum=True, **options
+        sink,
+        schema.with_metadata(metadata),
+        compression="zstd",
+        write_page_checksum=True,
+        column_encoding=encoding,
+        use_dictionary=dictionary,
     ) as writer:
         for group in _groups(rows):
             writer.write_batch(to_arrow(group).replace_schema_metadata(metadata), row_group_size=GROUP_ROWS)
@@ -54,6 +52,13 @@ def sealed_bytes(rows: Rows | StepRows, sites: str) -> bytes:
 def checksum(data: bytes) -> str:
     """Returns the checksum of a sealed file, as it stands in the attempt's manifest."""
     return f"{zlib.crc32(data):08x}"
+
+
+def _options(rows: Rows | StepRows) -> tuple[dict[str, str], list[str]]:
+    # New ones each time: pyarrow changes what it is given.
+    if isinstance(rows, Rows):
+        return dict(_ROW_ENCODING), list(_ROW_DICTIONARY)
+    return dict(_STEP_ENCODING), list(_STEP_DICTIONARY)
 
 
 def _groups(rows: Rows | StepRows) -> Iterator[Rows | StepRows]:

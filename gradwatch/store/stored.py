@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from gradwatch.errors import RunError
-from gradwatch.record import STAGES, SiteTable
+from gradwatch.record import SiteTable
 from gradwatch.store import manifest, process
-from gradwatch.store.columns import Rows, StepRows
+from gradwatch.store.chunk import Chunk
+from gradwatch.store.columns import Column, StepRows
 from gradwatch.store.layout import META_FILE, SCHEMA_VERSION, STEPS, attempts, data_files, ranks
 from gradwatch.store.read import Part, read_file
 from gradwatch.store.sitefile import read_sites
@@ -39,7 +40,7 @@ class StoredAttempt:
     number: int
     meta: Mapping[str, Any]
     sites: SiteTable = field(default_factory=SiteTable)
-    rows: list[Rows] = field(default_factory=list)
+    rows: list[Chunk] = field(default_factory=list)
     steps: list[StepRows] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     alive: bool = False
@@ -63,17 +64,19 @@ class StoredAttempt:
         stated = self.meta.get("first_steps", {})
         if isinstance(stated, Mapping):
             found = {int(key): step for key, step in stated.items() if str(key).isdigit() and isinstance(step, int)}
-        parts: list[Rows | StepRows] = [*self.rows, *self.steps]
-        for part in parts:
-            for optimizer in np.unique(part["optimizer"]).tolist():
-                first = int(part["step"][part["optimizer"] == optimizer].min())
-                found[optimizer] = min(first, found.get(optimizer, first))
+        for step, optimizer in self._steps():
+            for key in np.unique(optimizer).tolist():
+                first = int(step[optimizer == key].min())
+                found[key] = min(first, found.get(key, first))
         return found
 
     def last_step(self) -> int | None:
         """Returns the last step in its rows, or None."""
-        parts: list[Rows | StepRows] = [*self.rows, *self.steps]
-        return max((int(part["step"].max()) for part in parts if len(part)), default=None)
+        return max((int(step.max()) for step, _ in self._steps() if len(step)), default=None)
+
+    def _steps(self) -> Iterator[tuple[Column, Column]]:
+        yield from ((chunk.step, chunk.optimizer) for chunk in self.rows)
+        yield from ((steps["step"], steps["optimizer"]) for steps in self.steps)
 
 
 def read_attempts(run: Path, rank: int | None = None) -> Iterator[StoredAttempt]:
@@ -104,8 +107,8 @@ def _read_attempt(run: Path, rank: int, number: int, directory: Path, tables: di
     attempt.sites = _site_table(run, attempt, parts, tables)
     for part in parts:
         attempt.notes.extend(f"{attempt.label}: {problem}." for problem in part.problems)
-        attempt.rows.extend(rows for rows in part.rows if isinstance(rows, Rows))
-        attempt.steps.extend(rows for rows in part.rows if isinstance(rows, StepRows))
+        attempt.rows.extend(part.chunks)
+        attempt.steps.extend(part.steps)
     _check_rows(attempt)
     if attempt.alive:
         _cut_unfinished(attempt)
@@ -167,11 +170,9 @@ def _check_rows(attempt: StoredAttempt) -> None:
     """Leaves out rows that name no site, optimizer or step, and counts them."""
     refused = 0
     optimizers = len(attempt.sites.optimizers)
-    for i, rows in enumerate(attempt.rows):
-        known = (rows["site"] < len(attempt.sites)) & (rows["optimizer"] < optimizers)
-        known &= (rows["step"] >= 0) & (rows["n"] >= 0)
-        refused += int(np.count_nonzero(~known))
-        attempt.rows[i] = _known_stages(rows if known.all() else rows.take(np.flatnonzero(known)))
+    for chunk in attempt.rows:
+        known = (chunk.site < len(attempt.sites)) & (chunk.optimizer < optimizers)
+        refused += chunk.keep(known & (chunk.step >= 0))
     for i, steps in enumerate(attempt.steps):
         known = (steps["optimizer"] < optimizers) & (steps["step"] >= 0)
         if not known.all():
@@ -179,15 +180,6 @@ def _check_rows(attempt: StoredAttempt) -> None:
             attempt.steps[i] = steps.take(np.flatnonzero(known))
     if refused:
         attempt.notes.append(f"{attempt.label}: {refused} rows name no known site or step and are left out.")
-
-
-def _known_stages(rows: Rows) -> Rows:
-    """Gives stages that only a later release knows the label "unknown"."""
-    later = rows["stage"] >= len(STAGES)
-    if not later.any():
-        return rows
-    stage = np.where(later, STAGES.index("unknown"), rows["stage"]).astype(np.uint8)
-    return replace(rows, columns={**rows.columns, "stage": stage})
 
 
 def _cut_unfinished(attempt: StoredAttempt) -> None:
@@ -199,10 +191,8 @@ def _cut_unfinished(attempt: StoredAttempt) -> None:
             last[optimizer] = max(step, last.get(optimizer, step))
     limit = np.full(256, -1, dtype=np.int64)
     limit[list(last)] = list(last.values())
-    for i, rows in enumerate(attempt.rows):
-        done = rows["step"] <= limit[rows["optimizer"]]
-        if not done.all():
-            attempt.rows[i] = rows.take(np.flatnonzero(done))
+    for chunk in attempt.rows:
+        chunk.keep(chunk.step <= limit[chunk.optimizer])
 
 
 def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
