@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules import module as torch_module
 
 from gradwatch.guard import Guard
 from gradwatch.record import Site, SiteTable
@@ -70,9 +70,11 @@ class Activations:
     def switch(self, on: bool) -> None:
         """Puts the global hook on or takes it off."""
         if on and self._handle is None:
-            self._handle = register_module_forward_hook(self._hook, with_kwargs=True)
+            self._handle = torch_module.register_module_forward_hook(self._hook, with_kwargs=True)
         elif not on and self._handle is not None:
             self._handle.remove()
+            # Torch forgets this entry when a global hook is removed, and would still count it as a hook.
+            getattr(torch_module, "_global_forward_hooks_with_kwargs", {}).pop(self._handle.id, None)
             self._handle = None
             self._seen.clear()
 
@@ -169,10 +171,9 @@ def first_tensor(value: Any) -> Tensor | None:
 
 def on_first_pass(guard: Guard, seen: Callable[[nn.Module], None]) -> Callable[[], None]:
     """Calls ``seen`` with every module at its entry, until the returned function is called."""
-    from torch.nn.modules.module import register_module_forward_pre_hook  # noqa: PLC0415
 
     def enter(module: nn.Module, _: Any) -> None:
         seen(module)
 
-    handle = register_module_forward_pre_hook(guard.wrap(enter, "layer order"))
+    handle = torch_module.register_module_forward_pre_hook(guard.wrap(enter, "layer order"))
     return handle.remove

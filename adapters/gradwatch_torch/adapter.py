@@ -37,6 +37,7 @@ class TorchAdapter:
         self._status: dict[int, tuple[str, str]] = {}
         self._captures: dict[int, OptimizerCapture] = {}
         self._session: Session | None = None
+        self._end_of_first_pass: Callable[[], None] | None = None
 
     def claims(self, *objects: Any) -> bool:
         """Tells whether these are torch modules and optimizers, also in lists and dicts."""
@@ -65,7 +66,8 @@ class TorchAdapter:
         self._extra = [p.tensor for p in watched if self._status[id(p.tensor)][1] == "missing"]
         self._reduced = any(_reduces(model) for model in models.values())
         self._listen(optimizers)
-        self._observe_order(models)
+        if not self._compiled:
+            self._observe_order(models)
         self._switch()
 
     def detach(self) -> None:
@@ -271,7 +273,7 @@ class TorchAdapter:
             if order:
                 sites.set_order(order)
 
-        self._end_of_first_pass: Callable[[], None] | None = end
+        self._end_of_first_pass = end
         self._ends.append(remove)
 
     def _after_end(self) -> None:
@@ -314,9 +316,10 @@ def _is_compiled(models: Mapping[str, nn.Module]) -> bool:
             return True
     if any(_compiles(model) for model in models.values()):
         return True
-    roots = {id(targets.unwrap(model)) for model in models.values()}
-    holders = [holder for model in models.values() for holder in gc.get_referrers(targets.unwrap(model).__dict__)]
-    return any(_compiles(holder) and id(targets.unwrap(holder)) in roots for holder in holders)
+    roots = [targets.unwrap(model) for model in models.values()]
+    return any(
+        holder.get("_orig_mod") is root for root in roots for holder in gc.get_referrers(root) if type(holder) is dict
+    )
 
 
 def _compiles(value: Any) -> bool:

@@ -170,7 +170,7 @@ class OptimizerCapture:
         captures = self._shared.activations.take(self.key)
         if self.plan.activation:
             pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
-        suggested = self._shared.losses.read(self.loss_scale) if self.plan else {}
+        suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan else {}
         pending.logged = session.scalars.end_step(step, self._index, pending.time, suggested)
         if self.plan or pending.logged or pending.skipped:
             session.recorder.put(step, pending)

@@ -19,21 +19,24 @@ class Losses:
         self._roots: list[HostCopy] = []
         self._known = True
         self._stale = False
+        self._readers: set[str] = set()
 
     def listen(self, args: tuple[Any, ...], _: dict[str, Any]) -> None:
         """Takes the arguments of a ``Tensor.backward``; a root that is no scalar makes the step's loss unknown."""
         root = args[0]
         if self._stale:
             self._roots, self._known, self._stale = [], True, False
+            self._readers.clear()
         self._known &= isinstance(root, Tensor) and root.numel() == 1 and len(self._roots) < _MOST_PASSES
         if self._known:
             self._roots.append(HostCopy(root))
 
-    def read(self, scale: HostCopy | None) -> dict[str, Reader]:
-        """Returns a reader of the loss, divided by the loss scale; empty when it is not known."""
+    def read(self, optimizer: str, scale: HostCopy | None) -> dict[str, Reader]:
+        """Returns a reader of the loss, divided by the loss scale; empty when it is not known or not new."""
         roots = tuple(self._roots)
-        if not roots or not self._known or self._stale:
+        if not roots or not self._known or optimizer in self._readers:
             return {}
+        self._readers.add(optimizer)
         return {"loss": lambda: sum(root.scalar() for root in roots) / (1.0 if scale is None else scale.scalar())}
 
     def end_step(self) -> None:

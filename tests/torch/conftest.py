@@ -1,87 +1,9 @@
-"""Captures torch training into memory, without files or rules."""
+"""What every test of the torch adapter starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 import torch
-
-from gradwatch.guard import Guard
-from gradwatch.plugins import Session
-from gradwatch.record import SiteTable, StepRecord
-from gradwatch.recorder import Recorder
-from gradwatch.recording import Recording, from_records
-from gradwatch.scalars import Scalars
-from gradwatch.schedule import Schedule
-from gradwatch_torch import TorchAdapter
-
-
-class Memory:
-    """A sink that keeps records."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def open(self) -> None:
-        pass
-
-    def __call__(self, record: StepRecord) -> None:
-        self.records.append(record)
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Captured:
-    """What was captured; ``recording`` is complete once the capture has ended."""
-
-    def __init__(self, session: Session, memory: Memory, adapter: TorchAdapter) -> None:
-        self.session = session
-        self.memory = memory
-        self.adapter = adapter
-
-    @property
-    def records(self) -> list[StepRecord]:
-        return self.memory.records
-
-    @property
-    def recording(self) -> Recording:
-        return from_records(self.records, self.session.sites)
-
-    def series(self, signal: str, name: str, statistic: str, optimizer: int = 0) -> list[float]:
-        """Returns one site's values at its captured steps."""
-        panel = self.recording.panel(signal, optimizer)
-        site = self.session.sites.find(signal, name)
-        assert panel is not None
-        assert site is not None, f"no site {signal} {name}"
-        column = getattr(panel, statistic)
-        values = column() if callable(column) else column
-        return [float(x) for x in values[:, list(panel.sites).index(site)]]
-
-
-@contextmanager
-def capture(*targets: Any, layers: Callable[[str], bool] = lambda _: True, **options: Any) -> Iterator[Captured]:
-    """Watches torch objects into memory."""
-    memory, guard = Memory(), Guard()
-    world = options.pop("world", (0, 1))
-    schedule = Schedule(**options)
-    recorder = Recorder([memory], guard)
-    session = Session(
-        SiteTable(optimizers=()), schedule, recorder, Scalars(recorder), layers, rank=world[0], world_size=world[1]
-    )
-    adapter = TorchAdapter()
-    adapter.attach(session, *targets)
-    try:
-        yield Captured(session, memory, adapter)
-    finally:
-        adapter.detach()
-        assert recorder.close(20)
 
 
 @pytest.fixture(autouse=True)

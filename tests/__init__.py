@@ -1,0 +1,1 @@
+"""Tests of gradwatch, in the order of its rooms."""
