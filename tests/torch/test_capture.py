@@ -33,6 +33,10 @@ def norm(tensor: Tensor | None) -> float:
     return float(tensor.detach().double().norm())
 
 
+def grad_norm(model: nn.Module, name: str) -> float:
+    return norm(model.get_parameter(name).grad)
+
+
 def assert_close(found: Iterable[float], truth: Iterable[float], rel: float = APPROX) -> None:
     assert list(found) == pytest.approx(list(truth), rel=rel)
 
@@ -92,11 +96,11 @@ def test_updates_and_weights_are_exact() -> None:
     with capture(model, optimizer) as captured:
         for x, y in batches(12):
             functional.cross_entropy(model(x), y).backward()
-            before = model[0].weight.detach().double().clone()
+            before = model.get_parameter("0.weight").detach().double().clone()
             optimizer.step()
             optimizer.zero_grad()
-            updates.append(norm(model[0].weight.detach().double() - before))
-            weights.append(norm(model[0].weight))
+            updates.append(norm(model.get_parameter("0.weight").detach().double() - before))
+            weights.append(norm(model.get_parameter("0.weight")))
     assert_close(captured.series("update", "0.weight", "l2"), updates, rel=1e-5)
     assert_close(captured.series("weight", "0.weight", "l2"), weights)
 
@@ -112,7 +116,7 @@ def test_accumulated_gradients_are_read_once_a_step() -> None:
             loss.backward()
             losses.append(float(loss.detach()))
             if i % 4 == 3:
-                truth.append(norm(model[0].weight.grad))
+                truth.append(grad_norm(model, "0.weight"))
                 optimizer.step()
                 optimizer.zero_grad()
     assert_close(captured.series("gradient", "0.weight", "l2"), truth)
@@ -132,7 +136,7 @@ def _scaled_training(fused: bool, bad_step: int) -> tuple[Captured, list[float],
                 loss = loss * float("inf")
             scaler.scale(loss).backward()
             if i != bad_step:
-                truth.append(norm(model[0].weight.grad) / scaler.get_scale())
+                truth.append(grad_norm(model, "0.weight") / scaler.get_scale())
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -170,7 +174,7 @@ def test_clipping_is_seen_before_and_after() -> None:
         for x, y in batches(10):
             functional.cross_entropy(model(x), y).backward()
             before.append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.05)))
-            after.append(norm(model[0].weight.grad))
+            after.append(grad_norm(model, "0.weight"))
             optimizer.step()
             optimizer.zero_grad()
     assert_close([record.facts["total_norm"] for record in captured.records], before)
@@ -204,7 +208,8 @@ class Tied(nn.Module):
         self.decoder.weight = self.encoder.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(torch.tanh(self.encoder(x)))
+        decoded: Tensor = self.decoder(torch.tanh(self.encoder(x)))
+        return decoded
 
 
 def test_tied_weights_are_one_site_with_aliases() -> None:
@@ -213,7 +218,7 @@ def test_tied_weights_are_one_site_with_aliases() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with capture(model, optimizer) as captured:
         model(torch.randn(4, 8)).square().mean().backward()
-        truth = norm(model.encoder.weight.grad)
+        truth = grad_norm(model, "encoder.weight")
         optimizer.step()
     sites = [site for site in captured.session.sites if site.signal == "gradient"]
     assert [(site.name, site.aliases) for site in sites] == [("encoder.weight", ("decoder.weight",))]
@@ -232,7 +237,8 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.frozen(x)
-        return self.used(h + 0 * self.zeroed(h))
+        used: Tensor = self.used(h + 0 * self.zeroed(h))
+        return used
 
 
 def test_frozen_absent_and_zero_gradients_are_told_apart() -> None:
@@ -262,7 +268,7 @@ def test_parameters_of_several_dtypes_are_read_together() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with capture(model, optimizer) as captured:
         for i in range(3):
-            sum(((i + 1) * p.double() ** 2).sum() for p in model.parameters()).backward()
+            torch.stack([((i + 1) * p.double() ** 2).sum() for p in model.parameters()]).sum().backward()
             truth = {name: norm(p.grad) for name, p in model.named_parameters()}
             optimizer.step()
             optimizer.zero_grad()
@@ -279,12 +285,12 @@ def test_several_models_and_optimizers_count_their_own_steps() -> None:
         for i, (x, _) in enumerate(batches(9)):
             first.zero_grad()
             (critic(generator(x).detach()).mean() - critic(torch.randn(32, 3)).mean()).backward()
-            truth["critic"].append(norm(critic[0].weight.grad))
+            truth["critic"].append(grad_norm(critic, "0.weight"))
             first.step()
             if i % 3 == 2:
                 second.zero_grad()
                 (-critic(generator(x)).mean()).backward()
-                truth["generator"].append(norm(generator[0].weight.grad))
+                truth["generator"].append(grad_norm(generator, "0.weight"))
                 second.step()
     assert captured.session.sites.optimizers == ["critic", "generator"]
     assert_close(captured.series("gradient", "critic.0.weight", "l2", 0), truth["critic"])
@@ -329,7 +335,7 @@ def test_compiled_models_keep_their_names_and_graph(make: Callable[[nn.Module], 
     with capture(compiled if pass_wrapper else model, optimizer) as captured:
         for x, y in batches(5):
             functional.cross_entropy(compiled(x), y).backward()
-            truth.append(norm(model[0].weight.grad))
+            truth.append(grad_norm(model, "0.weight"))
             optimizer.step()
             optimizer.zero_grad()
     assert_close(captured.series("gradient", "0.weight", "l2"), truth)
@@ -353,7 +359,7 @@ def test_a_closures_gradients_are_read_after_the_step() -> None:
     with capture(model, optimizer) as captured:
         for _ in range(3):
             optimizer.step(closure)
-            truth.append(norm(model[0].weight.grad))
+            truth.append(grad_norm(model, "0.weight"))
     assert_close(captured.series("gradient", "0.weight", "l2"), truth)
     assert stages(captured) == {"after the step"}
 
@@ -390,7 +396,7 @@ def test_a_step_that_raised_does_not_end_capture() -> None:
         with pytest.raises(ValueError, match="the user's own"):
             optimizer.step(broken)
         functional.cross_entropy(model(x), y).backward()
-        truth = norm(model[0].weight.grad)
+        truth = grad_norm(model, "0.weight")
         optimizer.step()
     assert_close(captured.series("gradient", "0.weight", "l2"), [truth])
 
@@ -405,7 +411,7 @@ def test_an_optimizer_that_was_not_given_is_found() -> None:
             functional.cross_entropy(other(x), y).backward()
             foreign.step()
             functional.cross_entropy(model(x), y).backward()
-            truth = norm(model[0].weight.grad)
+            truth = grad_norm(model, "0.weight")
             optimizer.step()
             optimizer.zero_grad()
     assert captured.series("gradient", "0.weight", "l2")[-1] == pytest.approx(truth)
@@ -419,7 +425,7 @@ def test_steps_ended_by_hand_read_the_gradients_of_that_moment() -> None:
     with capture(model) as captured:
         for x, y in batches(3):
             functional.cross_entropy(model(x), y).backward()
-            truth.append(norm(model[0].weight.grad))
+            truth.append(grad_norm(model, "0.weight"))
             captured.adapter.step()
             with torch.no_grad():
                 for parameter in model.parameters():
@@ -472,9 +478,11 @@ def test_the_layers_option_limits_what_is_watched() -> None:
 def test_learning_rate_is_that_of_the_step() -> None:
     """The fact follows a schedule, and the largest of several groups counts."""
     model = small_net()
-    optimizer = torch.optim.SGD(
-        [{"params": [*model[0].parameters()], "lr": 0.01}, {"params": [*model[2].parameters()]}], lr=1.0
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [*model[0].parameters()], "lr": 0.01},
+        {"params": [*model[2].parameters()]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     with capture(model, optimizer) as captured:
         for x, y in batches(3):
