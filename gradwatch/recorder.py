@@ -71,7 +71,7 @@ class Recorder:
     def start(self) -> None:
         """Starts the writer thread, which opens the sinks; does nothing when it runs already."""
         if self._thread is None and not self._closing:
-            self._thread = threading.Thread(target=self._write, name="gradwatch-writer", daemon=True)
+            self._thread = threading.Thread(target=self.guard.wrap(self._write), name="gradwatch-writer", daemon=True)
             self._thread.start()
 
     def wait_open(self, seconds: float = CLOSE_SECONDS) -> bool:

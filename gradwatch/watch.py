@@ -63,12 +63,11 @@ class Watch:
         self._on_finding, self._report = on_finding, report
         self._lock = threading.Lock()
         self._closed = False
-        # Until the adapter is chosen nothing runs that a scalar could belong to.
-        self._log_guarded: Callable[[Mapping[str, Any]], None] = lambda _: None
         self._adapter: plugins.Adapter | None = None
         self._raise: Finding | None = None
         self._remarks: list[str] = []
         self.guard = Guard()
+        self._guard_calls()
         if targets:
             self._attach(targets)
 
@@ -86,7 +85,7 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """What was found so far, worst first; may lag behind training by a moment."""
-        return [] if self._adapter is None else list(self._stream.analysis().findings)
+        return self._findings()
 
     def log(self, **scalars: Any) -> None:
         """Records scalars of the step that ended last, or of the running one when it has the key already.
@@ -94,7 +93,7 @@ class Watch:
         A tensor is read later on another thread, so nothing waits for a device. Never raises: a value that is no
         scalar is left out, with one line that says so.
         """
-        self._log_guarded(scalars)
+        self._log(scalars)
 
     def step(self) -> None:
         """Ends a step by hand, for loops in which no optimizer step can be seen.
@@ -108,8 +107,7 @@ class Watch:
 
     def close(self) -> None:
         """Stops capture, seals the files within 2 s, writes the report and prints the verdict; safe to call twice."""
-        if self._stop():
-            self._tell(render=True)
+        self._finish(render=True)
 
     def __enter__(self) -> Watch:
         self._check_open("enter")
@@ -118,9 +116,8 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stop():
-            # An interrupted user waits for nothing; one line tells how to make the report.
-            self._tell(render=kind is None or issubclass(kind, Exception))
+        # An interrupted user waits for nothing; one line tells how to make the report.
+        self._finish(render=kind is None or issubclass(kind, Exception))
 
     def __call__(self, function: F) -> F:
         """Decorates a train step: same signature, same results; it carries this watch as ``function.watch``."""
@@ -179,7 +176,6 @@ class Watch:
         )
         self._recorder = Recorder([self._store, self._stream], self.guard, on_overflow=schedule.halve)
         self._scalars = Scalars(self._recorder)
-        self._log_guarded = self.guard.wrap(self._log, "log")
         return plugins.Session(
             self._sites,
             schedule,
@@ -192,7 +188,28 @@ class Watch:
             launch.world_size,
         )
 
-    def _log(self, scalars: Mapping[str, Any]) -> None:
+    def _guard_calls(self) -> None:
+        """Guards, once and for all, everything that a training loop can reach."""
+        wrap = self.guard.wrap
+        self._log = wrap(self._log_scalars, "log")
+        self._findings = wrap(self._current_findings, "findings", [])
+        self._first_close = wrap(self._mark_closed, "closing", default=True)
+        # A failure may have left hooks behind, so the second call goes on where the first one stopped.
+        self._detach = (wrap(self._detach_adapter, "detaching"), wrap(self._detach_adapter, "detaching again"))
+        self._seal = wrap(self._close_recorder, "sealing")
+        self._tell = wrap(self._conclude_or_tell, "the verdict")
+
+    def _finish(self, *, render: bool) -> None:
+        if self._first_close():
+            for detach in self._detach:
+                detach()
+            self._seal()
+            self._tell(render=render)
+
+    def _current_findings(self) -> list[Finding]:
+        return [] if self._adapter is None else list(self._stream.analysis().findings)
+
+    def _log_scalars(self, scalars: Mapping[str, Any]) -> None:
         if self._closed or self._adapter is None:
             return
         readers = {key: _reader(self._adapter, value) for key, value in scalars.items()}
@@ -235,32 +252,33 @@ class Watch:
         if self._closed:
             raise GradwatchError(f"cannot {what} a closed watch; make a new one with gradwatch.watch(...).")
 
-    def _stop(self) -> bool:
-        """Ends capture and seals; returns False when that was done before."""
+    def _mark_closed(self) -> bool:
+        """Returns True for the first call only."""
         with self._lock:
             if self._closed:
                 return False
             self._closed = True
         _open_watches.discard(self)
-        if self._adapter is None:
-            return False
-        self.guard.wrap(self._adapter.detach, "detach")()
-        if not self._recorder.close(CLOSE_SECONDS):
-            log.warning(
-                "gradwatch: the run's files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS
-            )
-        return True
+        return self._adapter is not None
 
-    def _tell(self, *, render: bool) -> None:
+    def _detach_adapter(self) -> None:
+        if self._adapter is not None:
+            self._adapter.detach()
+
+    def _close_recorder(self) -> None:
+        if not self._recorder.close(CLOSE_SECONDS):
+            log.warning("gradwatch: the files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS)
+
+    def _conclude_or_tell(self, *, render: bool) -> None:
         """Writes the report and prints the verdict, or prints the command that does."""
-        if self._rank > 0 or (self.guard.stopped("capture") and not self.run_dir.exists()):
+        if self._rank > 0:
             return
         if not self.run_dir.exists():
             _say("gradwatch: no step was captured, so nothing was written.")
         elif not render:
             _say(f"gradwatch report {self.run_dir}")
         else:
-            worker = threading.Thread(target=self.guard.wrap(self._conclude, "report"), daemon=True)
+            worker = threading.Thread(target=self.guard.wrap(self._conclude, "the report"), daemon=True)
             worker.start()
             worker.join(REPORT_SECONDS)
             if worker.is_alive():
@@ -349,8 +367,7 @@ _open_watches: set[Watch] = set()
 
 def _close_all() -> None:
     for open_watch in tuple(_open_watches):
-        if open_watch._stop():
-            open_watch._tell(render=False)
+        open_watch._finish(render=False)
 
 
 atexit.register(_close_all)
