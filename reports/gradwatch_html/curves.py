@@ -63,7 +63,7 @@ class Curve:
 
 def metric_of(finding: Finding, built: Mapping[str, Matrix]) -> str | None:
     """Returns the key of the metric in which a finding shows, or None when nothing was captured of it."""
-    wanted: list[str] = []
+    wanted: list[str] = ["gradient"] if finding.kind == "nonfinite" else []
     if finding.figure is not None:
         wanted += [key for key, m in built.items() if _is_of(finding.figure, m)]
         wanted += _METRIC_OF_KIND.get(finding.kind, ())
@@ -79,7 +79,7 @@ def curve(
     scalar = _scalar_curve(recording, finding)
     if scalar is not None:
         return scalar
-    key = metric_of(finding, built)
+    key = "nonfinite" if finding.kind == "nonfinite" and "nonfinite" in built else metric_of(finding, built)
     if key is None or not len(built[key].steps):
         return None
     affected = np.array(sorted({depth[name] for name in finding.layers if name in depth}), dtype=np.intp)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gradwatch.findings import SEVERITIES, Finding
+from gradwatch.findings import SEVERITIES, Analysis, Finding
 from gradwatch.record import PARAMETER_SIGNALS, Site
 from gradwatch.recording import Recording
 
@@ -14,7 +14,7 @@ HEALTHY: Final = "healthy"
 FROZEN: Final = "frozen"
 UNSEEN: Final = "unseen"
 LEVELS: Final = (*SEVERITIES, FROZEN, UNSEEN, HEALTHY)
-"""The levels of a layer, worst first: a finding's severity, frozen on purpose, nothing measured, or healthy."""
+"""The levels of a layer, worst first: a finding's severity, frozen on purpose, not judged, or healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class LayerRow:
     findings: tuple[int, ...]
 
 
-def layer_rows(recording: Recording, findings: Sequence[Finding]) -> list[LayerRow]:
-    """Lists every layer of the run in order of depth."""
+def layer_rows(recording: Recording, analysis: Analysis) -> list[LayerRow]:
+    """Lists every layer of the run in order of depth; without a judgement no layer is called healthy."""
     sites_of: dict[str, list[Site]] = {}
     for site in recording.sites:
         sites_of.setdefault(site.layer, []).append(site)
-    found = _findings_by_layer(findings)
-    seen = _measured_layers(recording)
+    found = _findings_by_layer(analysis.findings)
+    seen = _measured_layers(recording) if analysis.judged else set()
     rows = []
     for index, name in enumerate(recording.sites.layers):
         sites = sites_of.get(name, [])

@@ -47,6 +47,8 @@ class Page:
         passed: kinds that passed, in words.
         not_applied: (kind in words, reason).
         run_facts, signal_facts: rows of two columns.
+        judged: whether there was enough to judge.
+        calm: what stands in place of the findings when there is none.
         sections: names of the sections that have something to show.
         meta: what the script needs, as JSON data.
         islands: name to packed binary data.
@@ -64,6 +66,8 @@ class Page:
     not_applied: list[tuple[str, str]]
     run_facts: list[tuple[str, str]]
     signal_facts: list[tuple[str, str]]
+    judged: bool
+    calm: str
     sections: frozenset[str]
     meta: dict[str, Any]
     islands: dict[str, str]
@@ -72,7 +76,7 @@ class Page:
 def build_page(recording: Recording, analysis: Analysis) -> Page:
     """Builds the page of a run."""
     depth = {name: i for i, name in enumerate(recording.sites.layers)}
-    rows = layer_rows(recording, analysis.findings)
+    rows = layer_rows(recording, analysis)
     built = {matrix.metric.key: matrix for matrix in matrices(recording, depth)}
     keep = _kept_steps(analysis.findings)
     islands: dict[str, str] = {}
@@ -100,6 +104,8 @@ def build_page(recording: Recording, analysis: Analysis) -> Page:
         [(kind_title(kind), reason) for kind, reason in analysis.not_applied.items()],
         facts.run_facts(recording),
         facts.signal_facts(recording),
+        analysis.judged,
+        _calm(recording, analysis),
         _sections(meta),
         meta,
         islands,
@@ -113,10 +119,29 @@ def shown_in_strip(rows: Sequence[LayerRow]) -> list[LayerRow]:
     )
 
 
+def _calm(recording: Recording, analysis: Analysis) -> str:
+    """Says why there is no finding; never that all is well when something could not be judged."""
+    if not any(len(table.steps) for table in recording.step_tables.values()):
+        return (
+            "No optimizer step was seen. Check that the watched optimizer is the one that steps, and that watching "
+            "begins before the training loop and ends after it."
+        )
+    if not analysis.judged:
+        steps = counted(analysis.steps, "captured step")
+        return f"Too few for a verdict: {steps}. The checks below say what they need."
+    if not analysis.passed:
+        return "No check could be applied to this run; the reasons are below."
+    if analysis.not_applied:
+        return f"Every check that applied passed; {counted(len(analysis.not_applied), 'check')} did not apply."
+    return "Every check passed."
+
+
 def _sections(meta: Mapping[str, Any]) -> frozenset[str]:
+    owners = sum(bool(layer["parameters"]) for layer in meta["layers"])
+    several_layers = owners > 1 or (owners == 0 and len(meta["layers"]) > 1)
     several_steps = any(len(metric["first"]) > 1 for metric in meta["metrics"])
     shown = {
-        "heatmap": several_steps and len(meta["layers"]) > 1,
+        "heatmap": several_steps and several_layers,
         "time": bool(meta["findings"] or meta["lanes"]) and several_steps,
         "flow": meta["flow"] is not None,
         "layer": bool(meta["metrics"]),

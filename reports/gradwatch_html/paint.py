@@ -17,7 +17,7 @@ from gradwatch_html.page import Page
 from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, whole
 
 PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
-"""The bundle ``plotly.js-cartesian-dist-min`` of npm, compressed; its version is that of the plotly package's script."""
+"""The bundle ``plotly.js-cartesian-dist-min`` of npm, compressed; of the plotly package's version."""
 
 PLOTLY_SHA256: Final = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
 """SHA-256 of the bundle before compression."""

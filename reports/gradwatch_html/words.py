@@ -74,11 +74,6 @@ def middle_ellipsis(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail]}…{text[-tail:]}"
 
 
-def shape(dimensions: Iterable[int]) -> str:
-    """Writes a shape as ``64 × 128``; a scalar's as ``scalar``."""
-    return " × ".join(str(n) for n in dimensions) or "scalar"
-
-
 def joined(parts: Iterable[str]) -> str:
     """Joins with commas and a final "and"."""
     items = list(parts)

@@ -93,7 +93,7 @@ const faint = (colour, alpha) => colour.replace('rgb(', 'rgba(').replace(')', `,
 
 // Plotly: one base look, few round ticks that cannot collide.
 
-const axis = (more) => ({gridcolor: colours.grid, linecolor: colours.line, zeroline: false, fixedrange: true, ticks: '', tickfont: {size: 11.5, color: colours.soft}, automargin: false, ...more});
+const axis = (more) => ({gridcolor: colours.grid, linecolor: colours.line, zeroline: false, fixedrange: true, ticks: '', tickfont: {size: 11.5, color: colours.soft}, automargin: false, ticklabelstandoff: 4, ...more});
 const layout = (margin, more) => ({
   margin: {t: 8, r: 14, b: 34, l: 50, pad: 0, ...margin}, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', showlegend: false, dragmode: false, hovermode: 'closest',
   font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.soft},
@@ -101,7 +101,7 @@ const layout = (margin, more) => ({
 });
 const draw = (id, data, settings) => window.Plotly.react($(id), data, settings, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
 const width = (id) => $(id).clientWidth || 600;
-const stepAxis = (room, more) => axis({nticks: Math.max(3, Math.min(10, Math.floor(room / 80))), tickformat: ',~s', hoverformat: ',d', showgrid: true, ...more});
+const stepAxis = (room, more) => axis({...(more.range[1] - more.range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))}), tickformat: ',~s', hoverformat: ',d', showgrid: true, ...more});
 const powers = (low, high, base = 10, most = 6) => {
   const stride = Math.max(1, Math.ceil((high - low + 1) / most));
   const list = [];
@@ -129,7 +129,7 @@ const legend = (id, entries) => {
   $(`${id}-legend`).replaceChildren(...entries.map(([colour, text, kind]) => {
     const item = make('span');
     const mark = item.appendChild(make('i', undefined, {class: kind ?? ''}));
-    if (kind === 'ramp') mark.style.background = colour; else if (kind === 'stroke') mark.style.borderTopColor = colour; else mark.style.backgroundColor = colour;
+    if (kind === 'ramp') mark.style.background = colour; else if (kind?.startsWith('stroke')) mark.style.borderTopColor = colour; else mark.style.backgroundColor = colour;
     item.append(bdi(text));
     return item;
   }));
@@ -379,7 +379,7 @@ const curve = ({time, y, low, high, banded, name}, colour, more = {}, format = s
   return made;
 };
 const badMarks = (x, scale, more = {}) => {
-  const top = scale.range ? (scale.type === 'log' ? 10 ** scale.range[1] : scale.range[1]) : 1;
+  const [low, high] = scale.range, inner = high - (high - low) * 0.004, top = scale.type === 'log' ? 10 ** inner : inner;
   return {type: 'scatter', mode: 'markers', x, y: x.map(() => top), marker: {symbol: 'line-ns', size: 9, line: {color: colours.bad, width: 1.4}}, cliponaxis: false, hovertemplate: 'non-finite at step %{x:,d}<extra></extra>', ...more};
 };
 
@@ -394,6 +394,7 @@ const readFlow = async () => {
   const at = (part, step) => Array.from(data.subarray(part * size + step * groups, part * size + (step + 1) * groups));
   flow = {at, groups, values: Array.from(data).filter((v) => Number.isFinite(v) && v > 0)};
   $('step').max = meta.flow.steps.length - 1;
+  $('step').parentElement.hidden = meta.flow.steps.length < 2;
 };
 const drawFlow = () => {
   if (!$('flow') || !flow) return;
@@ -409,7 +410,7 @@ const drawFlow = () => {
   draw('flow', [
     {type: 'scatter', mode: 'lines', x, y: band, line: {width: 0}, hoverinfo: 'skip'},
     {type: 'scatter', mode: 'lines', x, y: positive(high).map((v, i) => (band[i] === null ? null : v)), line: {width: 0}, fill: 'tonexty', fillcolor: faint(colours.accent, 0.2), hoverinfo: 'skip'},
-    {type: 'scatter', mode: 'lines', x, y: positive(ghost), line: {color: colours.soft, width: 1.3, dash: 'dot'}, hoverinfo: 'skip'},
+    {type: 'scatter', mode: 'lines', x, y: state.step ? positive(ghost) : [], line: {color: colours.soft, width: 1.3, dash: 'dot'}, hoverinfo: 'skip'},
     {type: 'scatter', mode: x.length > 60 ? 'lines' : 'lines+markers', x, y: positive(median), text, hovertemplate: '%{text}<extra></extra>', line: {color: colours.accent, width: 2}, marker: {size: 5}},
     {...badMarks(bad, y), hovertemplate: undefined, hoverinfo: 'text', text: bad.map((i) => `${text[i].split('<br>')[0]}: non-finite`)},
     {type: 'scatter', mode: 'markers', x: zeros, y: zeros.map(() => 10 ** y.range[0]), marker: {symbol: 'x-thin', size: 7, line: {color: colours.soft, width: 1.4}}, cliponaxis: false, hoverinfo: 'text', text: zeros.map((i) => `${text[i].split('<br>')[0]}: exactly zero`)},
@@ -419,7 +420,7 @@ const drawFlow = () => {
   const step = meta.flow.steps[state.step];
   $('step').value = state.step;
   $('step-text').textContent = `step ${whole(step)}`;
-  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], [colours.soft, `start (step ${whole(meta.flow.steps[0])})`, 'stroke'], ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, '× exactly zero']] : [])]);
+  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], [colours.soft, `start (step ${whole(meta.flow.steps[0])})`, 'stroke dotted'], ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, '× exactly zero']] : [])]);
   const slope = slopeOf(median);
   $('slope').textContent = slope === null ? '' : Math.abs(slope) < 0.005 ? 'flat from input to output' : `${Math.abs(slope).toFixed(2)} decades ${slope > 0 ? 'more' : 'less'} per ${meta.flow.groups.some(([a, b]) => a !== b) ? 'group of layers' : 'layer'} towards the output`;
   describe('flow', `Gradient rms by depth at step ${whole(step)}: ${$('slope').textContent || 'no finite gradients'}`);
@@ -477,13 +478,12 @@ const exactLines = async (chart, layer) => {
 const show = (id, shown) => { if ($(`${id}-figure`)) $(`${id}-figure`).hidden = !shown; };
 const points = (line) => line.y.filter((v) => v !== null && Number.isFinite(v)).length;
 const lastPart = (name, layer) => (name.startsWith(`${layers[layer].name}.`) ? name.slice(layers[layer].name.length + 1) : name === layers[layer].name ? 'output' : name.startsWith(`${layers[layer].name}:`) ? name.slice(layers[layer].name.length + 1) : name);
-const charted = {};
 const timeChart = (id, lines, bad, more, format) => {
   const all = lines.flatMap((line) => [...line.y, ...(line.low ?? []), ...(line.high ?? [])]);
   const y = more.share ? axis({range: [0, Math.min(1.04, Math.max(0.0105, extent(all)[1] * 1.15))], tickformat: '~%', nticks: 5}) : logAxis([...all, ...(more.include ?? [])]);
   const data = lines.flatMap((line, i) => curve({...line, name: lastPart(line.name, state.layer)}, colours[line.colour ?? LINE_COLOURS[i]], {}, format));
   if (bad.length) data.push(badMarks(bad, y));
-  draw(id, data, layout({l: 52}, {shapes: [cursor(), ...(more.shapes ?? [])], xaxis: stepAxis(width(id) - 66, {range: [start.steps[0] - 0.5, start.steps[1] + 0.5]}), yaxis: y}));
+  draw(id, data, layout({l: 54, b: 28}, {shapes: [cursor(), ...(more.shapes ?? [])], xaxis: stepAxis(width(id) - 66, {range: [start.steps[0] - 0.5, start.steps[1] + 0.5]}), yaxis: y}));
   legend(id, [...lines.map((line, i) => [colours[line.colour ?? LINE_COLOURS[i]], ellipsis(lastPart(line.name, state.layer), 40), 'stroke']), ...(more.shapes ? [[colours.band, 'usual: 10⁻³·⁵ to 10⁻²·⁵']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : [])]);
   const rounded = lines.some((line) => line.rounded && !line.metric.share), apart = lines.some((line) => line.time.first.length > 2 && joins(line.time).slice(1).some((j) => !j));
   $(`${id}-note`).textContent = [rounded ? 'Largest of the layer, rounded to 12 %.' : '', lines.some((l) => l.banded) ? 'Mean and range of neighbouring steps.' : '', apart ? 'Points: sampled steps.' : ''].filter(Boolean).join(' ');
@@ -493,7 +493,6 @@ const timeChart = (id, lines, bad, more, format) => {
 };
 const drawHistogram = async (layer) => {
   const where = meta.histograms.layers[layer];
-  show('histogram', Boolean(where));
   if (!where) return false;
   const data = new Uint8Array(await inflate('histograms')), time = meta.histograms.times[where.time], columns = time.first.length;
   const share = (bin, column) => { const code = data[where.at + column * where.bins + bin]; return code ? 2 ** ((code - 255) / 4) : null; };
@@ -508,7 +507,7 @@ const drawHistogram = async (layer) => {
   } else {
     const edges = edgesOf(time), z = bins.map((bin) => time.first.map((_, c) => { const s = share(bin, c); return s === null ? null : Math.log10(s); }));
     const text = bins.map((bin) => time.first.map((step, c) => `2${superscript(exponent(bin))} to 2${superscript(exponent(bin) + 1)}<br>${steps(step, time.last[c])}: ${percent(share(bin, c) ?? 0)}`));
-    draw('histogram', [{type: 'heatmap', x: edges, y: [...bins, where.bins].map((bin) => exponent(bin)), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(ELEMENTS[colours.mode]), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout({l: 52}, {
+    draw('histogram', [{type: 'heatmap', x: edges, y: [...bins, where.bins].map((bin) => exponent(bin)), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(ELEMENTS[colours.mode]), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout({l: 54, b: 28}, {
       shapes: [cursor(), ...limits.map(([y]) => ({type: 'line', xref: 'paper', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.critical, width: 1, dash: 'dash'}}))],
       annotations: limits.map(([y, name]) => ({xref: 'paper', x: 1, xanchor: 'right', y, yanchor: 'bottom', text: name, showarrow: false, font: {size: 11, color: colours.critical}})),
       xaxis: stepAxis(width('histogram') - 66, {range: [start.steps[0] - 0.5, start.steps[1] + 0.5], showgrid: false}), yaxis: axis({...ticks, range: [low, high], showgrid: false}),
@@ -520,23 +519,35 @@ const drawHistogram = async (layer) => {
   tables.histogram = () => ({caption: 'Share of the elements', head: ['step', ...bins.map((bin) => `2${superscript(exponent(bin))}`)], rows: time.first.map((step, c) => [whole(step), ...bins.map((bin) => (share(bin, c) === null ? '' : percent(share(bin, c))))])});
   return true;
 };
+const TIME_CHARTS = {gradient: 'gradient', ratio: 'update / weight', activation: 'activation', delta: 'activation gradient'};
+const BAND = [10 ** -3.5, 10 ** -2.5];
+const usual = () => ({include: BAND, shapes: [{type: 'rect', layer: 'below', xref: 'paper', x0: 0, x1: 1, y0: BAND[0], y1: BAND[1], fillcolor: colours.band, line: {width: 0}}]});
+const linesOf = async (layer) => {
+  const found = {};
+  for (const id of Object.keys(TIME_CHARTS)) {
+    const matrix = await matrixLine(id, layer), exact = await exactLines(id, layer);
+    const bad = matrix ? matrix.time.first.filter((_, i) => matrix.codes[i] === 255) : [];
+    found[id] = {lines: exact.length ? exact : matrix && points(matrix) ? [matrix] : [], bad, matrix};
+  }
+  const shares = [['zeros', 'accent', 'exactly zero'], ['nonfinite', 'bad', 'NaN or infinite']].map(async ([key, colour, name]) => ({...await matrixLine(key, layer), colour, name}));
+  found.shares = {lines: (await Promise.all(shares)).filter((line) => line.y && points(line) > 1 && line.y.some((v) => v > 0)), bad: []};
+  return found;
+};
 const drawLayer = async () => {
   if (!$('layer')) return;
-  const layer = state.layer, missing = [], facts = [];
-  for (const [id, title] of [['gradient', 'gradient'], ['ratio', 'update / weight'], ['activation', 'activation'], ['delta', 'activation gradient']]) {
-    const matrix = await matrixLine(id, layer), exact = await exactLines(id, layer), lines = exact.length ? exact : matrix && points(matrix) ? [matrix] : [];
-    if (layer !== state.layer) return;
-    const bad = matrix ? matrix.time.first.filter((_, i) => matrix.codes[i] === 255) : [], many = lines.some((line) => points(line) > 1) || bad.length > 1;
-    show(id, many);
-    if (many) timeChart(id, lines.length ? lines : [matrix], bad, id === 'ratio' ? {include: [10 ** -3.5, 10 ** -2.5], shapes: [{type: 'rect', layer: 'below', xref: 'paper', x0: 0, x1: 1, y0: 10 ** -3.5, y1: 10 ** -2.5, fillcolor: colours.band, line: {width: 0}}]} : {});
-    else if (lines.length) facts.push(...lines.map((line) => `${title} rms ${short(line.y.find((v) => v !== null))} (${lastPart(line.name, layer)})`.replace('update / weight rms', 'update / weight')));
-    else missing.push(title);
-  }
-  const shares = (await Promise.all([['zeros', 'accent', 'exactly zero'], ['nonfinite', 'bad', 'NaN or infinite']].map(async ([key, colour, name]) => { const line = await matrixLine(key, layer); return line && {...line, colour, name}; }))).filter((line) => line && points(line) > 1 && line.y.some((v) => v > 0));
+  const layer = state.layer, found = await linesOf(layer), missing = [], facts = [];
   if (layer !== state.layer) return;
-  show('shares', shares.length > 0);
-  if (shares.length) timeChart('shares', shares, [], {share: true}, percent);
-  if (!shares.length && metricOf.get('zeros')?.layers.includes(layer)) facts.push('no element exactly zero or non-finite');
+  for (const [id, {lines, bad, matrix}] of Object.entries(found)) {
+    const drawn = lines.some((line) => points(line) > 1) || bad.length > 1, title = TIME_CHARTS[id];
+    show(id, drawn);
+    if (drawn && !lines.length) lines.push(matrix);
+    else if (!drawn && lines.length) facts.push(...lines.map((line) => `${title}${id === 'ratio' ? '' : ' rms'} ${short(line.y.find((v) => v !== null))} (${lastPart(line.name, layer)})`));
+    else if (!drawn && id === 'shares') { if (metricOf.get('zeros')?.layers.includes(layer)) facts.push('no element exactly zero or non-finite'); }
+    else if (!drawn && matrix?.codes.includes(1)) facts.push(`${title}: none (None) at every captured step`);
+    else if (!drawn) missing.push(title);
+  }
+  show('histogram', Boolean(meta.histograms.layers[layer]));
+  for (const [id, {lines, bad}] of Object.entries(found)) if (!$(`${id}-figure`).hidden) timeChart(id, lines, bad, id === 'ratio' ? usual() : {share: id === 'shares'}, id === 'shares' ? percent : short);
   if (!await drawHistogram(layer)) missing.push('histogram of the gradient');
   heading(layer, facts);
   $('layer-missing').textContent = missing.length ? `Not captured for this layer: ${missing.join(', ')}.` : '';
@@ -547,7 +558,7 @@ const heading = (layer, facts = []) => {
   $('layer-name').replaceChildren(bdi(ellipsis(name, 160), {title: name}));
   const levels = $('layer-level');
   levels.dataset.level = health;
-  levels.replaceChildren(...(SHAPES[health] ? [make('i', SHAPES[health], {'aria-hidden': 'true'}), make('b', health)] : [make('span', health === 'unseen' ? 'not measured' : health)]));
+  levels.replaceChildren(...(SHAPES[health] ? [make('i', SHAPES[health], {'aria-hidden': 'true'}), make('b', health)] : [make('span', health === 'unseen' ? 'not judged' : health)]));
   $('layer-place').textContent = `layer ${whole(layer + 1)} of ${whole(layers.length)}`;
   const list = $('layer-facts');
   list.replaceChildren(...(kind ? [make('span', kind)] : []));
