@@ -175,3 +175,12 @@ def _structural(finding: Finding) -> bool:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def printable(text: str) -> str:
+    r"""Returns a text that a terminal can only show: what it would obey stands as an escape such as ``\x1b``.
+
+    That is control characters, line breaks, marks that turn the direction of writing, and unpaired surrogates. Names
+    of layers come from models and files of others, so everything printed passes through here.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
