@@ -96,6 +96,11 @@ class OpenAttempt:
         self._seconds_per_row = SECONDS_PER_ROW
         self._saved: dict[str, Any] = dict(claim.meta)
 
+    def name_sites(self) -> None:
+        """Writes the site table if it has grown, and names it in the manifest."""
+        self._write_sites()
+        self.save()
+
     def encode(self, kind: str, rows: Rows | StepRows) -> bytes:
         """Returns rows as a message; writes the site table first when it has grown."""
         self._write_sites()
@@ -107,8 +112,7 @@ class OpenAttempt:
     def append(self, kind: str, data: bytes, rows: int) -> None:
         """Appends a message to the hot file of its kind."""
         if "sites" not in self.meta:
-            self._write_sites()
-            self.save()
+            self.name_sites()
         if kind in self._hot and self._hot[kind].torn:
             self._next_serial()
         if kind not in self._hot:

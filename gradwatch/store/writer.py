@@ -101,7 +101,7 @@ class StoreWriter:
         """Claims the run and an attempt, whole on disk when this returns."""
         self._pid = os.getpid()
         self._began = time.monotonic()
-        self._guarded(self._opened)
+        self._guarded(lambda: self._opened().name_sites())
 
     def __call__(self, record: StepRecord) -> None:
         """Takes one record."""
