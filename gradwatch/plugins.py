@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from gradwatch.errors import GradwatchError
@@ -93,6 +94,14 @@ class Reporter(Protocol):
         ...
 
 
+class Demo(Protocol):
+    """Trains a network that is sick and one that is repaired, both watched; an adapter may bring one."""
+
+    def __call__(self, out: Path, *, seed: int) -> Sequence[Path]:
+        """Trains in new run directories below ``out``, prints what happens, and returns them, the sick one first."""
+        ...
+
+
 def adapter_for(*targets: Any) -> Adapter:
     """Returns a new adapter that claims the targets, looking only at frameworks that are already imported.
 
@@ -109,18 +118,37 @@ def adapter_for(*targets: Any) -> Adapter:
     raise GradwatchError(f"cannot watch {names}: no adapter claims it (adapters installed: {known}).")
 
 
-def reporter(name: str) -> Reporter:
-    """Returns a new reporter by its entry point's name.
+def reporter(name: str, **options: Any) -> Reporter:
+    """Returns a new reporter by its entry point's name, made with options of its own.
 
     Raises:
         GradwatchError: when there is none of that name.
     """
-    found = {entry.name: entry for entry in _entries("gradwatch.reporters")}
+    made: Reporter = _load("reporter", name)(**options)
+    return made
+
+
+def demo(framework: str) -> Demo:
+    """Returns the demonstration of a framework.
+
+    Raises:
+        GradwatchError: when there is none, or something that it imports is not installed.
+    """
+    try:
+        found: Demo = _load("demo", framework)
+    except ImportError as error:
+        raise GradwatchError(
+            f"the {framework} demo needs {error.name or error}, which is not installed: pip install 'gradwatch[demo]'."
+        ) from error
+    return found
+
+
+def _load(what: str, name: str) -> Any:
+    found = {entry.name: entry for entry in _entries(f"gradwatch.{what}s")}
     if name not in found:
         known = ", ".join(sorted(found)) or "none: run `pip install -e .`"
-        raise GradwatchError(f"there is no reporter called {name!r} (installed: {known}).")
-    made: Reporter = found[name].load()()
-    return made
+        raise GradwatchError(f"there is no {what} called {name!r} (installed: {known}).")
+    return found[name].load()
 
 
 def _entries(group: str) -> Iterator[EntryPoint]:
