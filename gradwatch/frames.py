@@ -34,8 +34,9 @@ def frame(recording: Recording, signal: str) -> pd.DataFrame:
     """Returns one row per captured (step, site) of a signal, with ``COLUMNS``; empty when nothing was captured."""
     panels = [panel for (name, _), panel in sorted(recording.panels.items()) if name == signal]
     parts = [_panel_columns(recording, panel) for panel in panels]
-    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) if parts else [] for name in COLUMNS}
-    return _typed(pd.DataFrame(columns))
+    if not parts:
+        return _typed(pd.DataFrame({name: [] for name in COLUMNS}))
+    return _typed(pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}))
 
 
 def per_rank(recordings: Mapping[int, Recording], signal: str) -> pd.DataFrame:

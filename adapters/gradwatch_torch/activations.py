@@ -116,14 +116,11 @@ class Activations:
         return False
 
     def _capture(self, layer: Layer, suffix: str, module: nn.Module, values: Tensor, axis: int | None) -> None:
-        site = self._site("activation", layer, suffix)
-        capture = self._captures.setdefault(("activation", site), Capture())
-        capture.measured.append(reduce([values], counts=True, histogram=True))
-        if axis is not None:
-            capture.alive.append(HostCopy(alive_units(values, axis)))
-        saturated = None if suffix else saturated_pairs(module, values)
-        if saturated is not None:
-            capture.saturated.append(HostCopy(saturated))
+        measured = reduce([values], counts=True, histogram=True)
+        alive = [] if axis is None else [HostCopy(alive_units(values, axis))]
+        pairs = None if suffix else saturated_pairs(module, values)
+        saturated = [] if pairs is None else [HostCopy(pairs)]
+        self._add(("activation", self._site("activation", layer, suffix)), Capture([measured], alive, saturated))
         self._seen[id(values)] = (weakref.ref(values), values._version, axis)
         if values.requires_grad:
             gradient_site = self._site("activation_gradient", layer, suffix)
@@ -133,10 +130,17 @@ class Activations:
         if self._handle is None or self._stale:
             return
         with torch.no_grad():
-            capture = self._captures.setdefault(("activation_gradient", site), Capture())
-            capture.measured.append(reduce([gradient], counts=True, histogram=True))
-            if axis is not None:
-                capture.alive.append(HostCopy(alive_units(gradient, axis)))
+            measured = reduce([gradient], counts=True, histogram=True)
+            alive = [] if axis is None else [HostCopy(alive_units(gradient, axis))]
+            self._add(("activation_gradient", site), Capture([measured], alive))
+
+    def _add(self, key: tuple[str, int], part: Capture) -> None:
+        """Adds one pass to a site; a pass that failed on the way leaves nothing."""
+        known = self._captures.setdefault(key, part)
+        if known is not part:
+            known.measured += part.measured
+            known.alive += part.alive
+            known.saturated += part.saturated
 
     def _site(self, signal: str, layer: Layer, suffix: str) -> int:
         name = layer.path + suffix

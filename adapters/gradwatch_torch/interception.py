@@ -13,21 +13,17 @@ from torch.nn.utils import clip_grad
 Listener = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
 
-def _nothing(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    pass
-
-
 @dataclass
 class Interception:
     """One function of torch; listeners are called with its arguments, before it and after it returned."""
 
     owner: Any
     name: str
-    _listeners: list[tuple[Listener, Listener]] = field(default_factory=list)
+    _listeners: list[tuple[Listener | None, Listener | None]] = field(default_factory=list)
     _original: Any = None
     _replacement: Any = None
 
-    def listen(self, before: Listener = _nothing, after: Listener = _nothing) -> Callable[[], None]:
+    def listen(self, before: Listener | None = None, after: Listener | None = None) -> Callable[[], None]:
         """Starts listening; returns the function that ends it. Listeners must not raise."""
         listener = (before, after)
         if not self._listeners:
@@ -51,10 +47,12 @@ class Interception:
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
             for before, _ in tuple(listeners):
-                before(args, kwargs)
+                if before is not None:
+                    before(args, kwargs)
             result = original(*args, **kwargs)
             for _, after in tuple(listeners):
-                after(args, kwargs)
+                if after is not None:
+                    after(args, kwargs)
             return result
 
         self._original, self._replacement = original, replacement
