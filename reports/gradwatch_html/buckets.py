@@ -93,3 +93,12 @@ def joins(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> npt.NDAr
         return np.zeros(len(first), dtype=np.bool_)
     distance = first[1:] - last[:-1]
     return np.concatenate([[False], distance <= 2 * max(1, int(distance.min()))])
+
+
+def time_axis(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> dict[str, list[int]]:
+    """Writes buckets for the script: their first and last steps, and which of them do not follow their predecessor."""
+    return {
+        "first": first.tolist(),
+        "last": last.tolist(),
+        "breaks": np.flatnonzero(~joins(first, last)).tolist(),
+    }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.recording import Panel, Recording
 from gradwatch.statistics import Float
-from gradwatch_html.metrics import NON_FINITE, NOTHING, site_state
+from gradwatch_html.metrics import NON_FINITE, site_state
 
 COLUMNS: Final = 128
 GROUPS: Final = 240
@@ -37,7 +37,9 @@ class Flow:
 
 
 def flow(recording: Recording, depth: Mapping[str, int], keep: Sequence[int]) -> Flow | None:
-    """Builds the curves of the optimizer that owns most layers, or None without gradients in two layers.
+    """Builds the curves, or returns None without gradients in two layers.
+
+    Steps are counted per optimizer: with several, each layer shows the step of this number of its own optimizer.
 
     Args:
         recording: the run.
@@ -45,25 +47,44 @@ def flow(recording: Recording, depth: Mapping[str, int], keep: Sequence[int]) ->
         keep: steps that must be among the chosen ones where they were captured.
     """
     panels = [p for (signal, _), p in sorted(recording.panels.items()) if signal == "gradient" and len(p.steps)]
-    best: tuple[int, Panel, Any] | None = None
-    for panel in panels:
-        layer_of = np.array([depth.get(recording.sites[int(site)].layer, -1) for site in panel.sites])
-        count = len(np.unique(layer_of[layer_of >= 0]))
-        if count >= 2 and (best is None or count > best[0]):
-            best = (count, panel, layer_of)
-    return None if best is None else _curves(best[1], best[2], keep)
-
-
-def _curves(panel: Panel, layer_of: npt.NDArray[np.int64], keep: Sequence[int]) -> Flow:
-    rows = _chosen_rows(panel.steps, keep)
-    values, state = panel.rms()[rows], site_state(panel)[rows]
-    values = np.where(state == NON_FINITE, np.inf, values)
-    values[state == NOTHING] = np.nan
+    if not panels:
+        return None
+    steps = np.unique(np.concatenate([panel.steps for panel in panels]))
+    steps = steps[_chosen_rows(steps, keep)]
+    layer_of = np.concatenate([_layers_of(recording, panel, depth) for panel in panels])
     layers = np.unique(layer_of[layer_of >= 0])
+    if len(layers) < 2:
+        return None
+    values = np.concatenate([_at_steps(panel, steps) for panel in panels], axis=1)
     parts = np.array_split(layers, min(GROUPS, len(layers)))
     curves = [_of_group(values[:, np.isin(layer_of, part)]) for part in parts]
     median, low, high = (np.stack([curve[i] for curve in curves], axis=1) for i in range(3))
-    return Flow(panel.steps[rows], np.array([[part[0], part[-1]] for part in parts]), median, low, high)
+    return Flow(steps, np.array([[part[0], part[-1]] for part in parts]), median, low, high)
+
+
+def slopes(curves: Flow) -> list[float | None]:
+    """Returns the least-squares slope of log10(median) over the groups, in decades a group, for each step.
+
+    None with fewer than three groups above zero.
+    """
+    found: list[float | None] = []
+    for row in curves.median:
+        at = np.flatnonzero(np.isfinite(row) & (row > 0))
+        enough = len(at) >= 3
+        found.append(round(float(np.polyfit(at, np.log10(row[at]), 1)[0]), 4) if enough else None)
+    return found
+
+
+def _layers_of(recording: Recording, panel: Panel, depth: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    return np.array([depth.get(recording.sites[int(site)].layer, -1) for site in panel.sites], dtype=np.int64)
+
+
+def _at_steps(panel: Panel, steps: npt.NDArray[np.int64]) -> Float:
+    """Returns the rms of a panel's sites at some steps, shape [c, m]: infinity for non-finite, NaN for unknown."""
+    values = np.full((len(steps), len(panel.sites)), np.nan)
+    _, at, rows = np.intersect1d(steps, panel.steps, assume_unique=True, return_indices=True)
+    values[at] = np.where(site_state(panel)[rows] == NON_FINITE, np.inf, panel.rms()[rows])
+    return values
 
 
 def _chosen_rows(steps: npt.NDArray[np.int64], keep: Sequence[int]) -> npt.NDArray[np.intp]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.recording import Panel, Recording
-from gradwatch_html.buckets import bucket
+from gradwatch_html.buckets import bucket, time_axis
 
 CELL_BUDGET: Final = 1_600_000
 """Bytes over all layers, before compression."""
@@ -27,7 +27,7 @@ class HistogramPack:
 
     Attributes:
         blob: shares as bytes: 0 for an empty bin, else 255 + 4 log2(share); columns of one layer behind one another.
-        times: the (first, last) captured steps of each column, one pair of lists an optimizer.
+        times: the time axis of each optimizer.
         layers: layer index to where its histogram starts, its lowest bin, number of bins, and time axis.
     """
 
@@ -49,7 +49,7 @@ def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramP
         if signal != "gradient" or not len(panel.histogram_steps):
             continue
         buckets = bucket(panel.steps[panel.histogram_steps], columns)
-        pack.times.append({"first": buckets.first.tolist(), "last": buckets.last.tolist()})
+        pack.times.append(time_axis(buckets.first, buckets.last))
         for layer, at in _sites_by_layer(recording, panel, depth).items():
             counts = buckets.total(panel.histogram[:, at].sum(axis=1, dtype=np.int64))
             bins = np.flatnonzero(counts.any(axis=0))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from gradwatch_html.encode import json_island
 from gradwatch_html.page import Page
+from gradwatch_html.palette import style_variables
 from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, whole
 
 PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
@@ -35,6 +36,7 @@ def paint(page: Page, *, created: str = "") -> str:
         page=page,
         created=created,
         shapes=SEVERITY_SHAPES,
+        colours=Markup(style_variables()),  # noqa: S704
         style=Markup(_asset("style.css").decode()),  # noqa: S704  our own file, no text of a run
         script=Markup(script),  # noqa: S704
         meta=Markup(json_island(page.meta)),  # noqa: S704  <, > and & are escaped in it

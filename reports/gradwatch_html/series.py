@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.recording import Panel, Recording
 from gradwatch.statistics import Float
-from gradwatch_html.buckets import Buckets, bucket
+from gradwatch_html.buckets import Buckets, bucket, time_axis
 from gradwatch_html.metrics import site_values
 
 COLUMNS: Final = 1024
@@ -37,7 +37,7 @@ class SeriesPack:
 
     Attributes:
         blob: float32 values behind one another.
-        times: the (first, last) captured steps of each bucket, one pair of lists a time axis.
+        times: the time axes of the lines.
         lines: layer index to its lines: chart, site name, start in the blob, time axis, and whether three curves
             (mean, min, max of each bucket) stand there or one.
     """
@@ -109,7 +109,7 @@ def _sources(recording: Recording, keep: Sequence[int], pack: SeriesPack) -> lis
             rows = np.flatnonzero(~np.isnan(values).all(axis=1))
             if len(rows):
                 buckets = bucket(panel.steps[rows], COLUMNS, keep=keep)
-                pack.times.append({"first": buckets.first.tolist(), "last": buckets.last.tolist()})
+                pack.times.append(time_axis(buckets.first, buckets.last))
                 sources.append(
                     _Source(chart, len(pack.times) - 1, buckets, values[rows], _columns_by_layer(recording, panel))
                 )
