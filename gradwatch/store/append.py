@@ -13,7 +13,7 @@ from gradwatch.store.schema import ROW_SCHEMA, STEP_SCHEMA, to_arrow
 
 CHECKSUM_KEY: Final = b"crc32"
 SITES_KEY: Final = b"sites"
-_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="zstd")
+_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 
 
 def head(kind: str) -> bytes:

@@ -22,6 +22,7 @@ _ROW_BYTES: Final = 1024
 _LOGGED_BYTES: Final = 64 * 2**20
 _MAX_LOGGED: Final = 64_000_000
 _BATCH_ROWS: Final = 16_384
+_OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 @dataclass(slots=True)
@@ -179,7 +180,7 @@ def _read_frame(part: Part, data: bytes, frame: Frame, heads: list[bytes]) -> Ro
         return None
     for head in heads:
         try:
-            with pa.ipc.open_stream(head + data[frame.start : frame.end]) as stream:
+            with pa.ipc.open_stream(head + data[frame.start : frame.end], options=_OPTIONS) as stream:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 rows = from_arrow(part.file.kind, batch)
             if metadata is not None and f"{rows.checksum():08x}".encode() == metadata[append.CHECKSUM_KEY]:

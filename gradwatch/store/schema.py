@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from gradwatch.record import STEP_FACTS
 from gradwatch.statistics import BINS, NULL, Float, Integer
+from gradwatch.store import arrays
 from gradwatch.store.columns import COUNTS, KEYS, ROW_COLUMNS, STEP_COLUMNS, UNITS, VALUES, Column, Rows, StepRows
 from gradwatch.store.layout import ROWS, SCHEMA_VERSION
 
@@ -49,10 +49,10 @@ STEP_SCHEMA: Final = pa.schema(
 def to_arrow(rows: Rows | StepRows) -> pa.RecordBatch:
     """Returns rows as one record batch of ``ROW_SCHEMA`` or ``STEP_SCHEMA``."""
     if isinstance(rows, Rows):
-        arrays = [_to_array(rows[name], ROW_SCHEMA.field(name).type) for name in ROW_COLUMNS]
-        return pa.record_batch([*arrays, _histograms(rows)], schema=ROW_SCHEMA)
-    arrays = [_to_array(rows[name], STEP_SCHEMA.field(name).type) for name in STEP_COLUMNS]
-    return pa.record_batch([*arrays, _logged(rows)], schema=STEP_SCHEMA)
+        columns = [_to_array(rows[name], ROW_SCHEMA.field(name).type) for name in ROW_COLUMNS]
+        return pa.RecordBatch.from_arrays([*columns, _histograms(rows)], schema=ROW_SCHEMA)
+    columns = [_to_array(rows[name], STEP_SCHEMA.field(name).type) for name in STEP_COLUMNS]
+    return pa.RecordBatch.from_arrays([*columns, _logged(rows)], schema=STEP_SCHEMA)
 
 
 def from_arrow(kind: str, batch: pa.RecordBatch) -> Rows | StepRows:
@@ -86,13 +86,13 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _to_array(column: Column, kind: pa.DataType) -> pa.Array:
     if column.dtype.kind == "f":
-        return pa.array(column, kind, from_pandas=True)
+        return arrays.primitive(column, kind, ~np.isnan(column))
     if pa.types.is_unsigned_integer(kind) and column.dtype == np.int64:
-        null = column == NULL
-        if null.all():
+        valid = column != NULL
+        if not valid.any():
             return pa.nulls(len(column), kind)
-        return pa.array(column.astype(kind.to_pandas_dtype()), kind, mask=null if null.any() else None)
-    return pa.array(column, kind)
+        return arrays.primitive(column, kind, valid)
+    return arrays.primitive(column, kind)
 
 
 def _histograms(rows: Rows) -> pa.Array:
@@ -102,16 +102,15 @@ def _histograms(rows: Rows) -> pa.Array:
     counts[rows.histogram_rows] = rows.histogram
     valid = np.zeros(len(rows), dtype=np.bool_)
     valid[rows.histogram_rows] = True
-    bits = np.packbits(valid, bitorder="little")
-    buffers = [pa.py_buffer(bits), pa.py_buffer(counts)]
-    return pa.Array.from_buffers(pa.binary(_HISTOGRAM_BYTES), len(rows), buffers)
+    return arrays.binary(counts, _HISTOGRAM_BYTES, valid)
 
 
 def _logged(rows: StepRows) -> pa.Array:
     offsets = np.zeros(len(rows) + 1, dtype=np.int32)
     np.cumsum(np.bincount(rows.logged_row, minlength=len(rows)), out=offsets[1:])
-    keys = pa.array(rows.names, pa.string()).take(pa.array(rows.logged_name, pa.int64()))
-    return pa.MapArray.from_arrays(pa.array(offsets), keys, pa.array(rows.logged_value, pa.float64()))
+    keys = arrays.texts([rows.names[code] for code in rows.logged_name.tolist()])
+    values = arrays.primitive(rows.logged_value, pa.float64())
+    return pa.MapArray.from_arrays(arrays.primitive(offsets, pa.int32()), keys, values)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
@@ -125,7 +124,8 @@ def _rows_from(batch: pa.RecordBatch) -> Rows:
     histogram = _column(batch, "histogram")
     if histogram is None or histogram.null_count == len(histogram):
         return Rows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.uint32))
-    rows = np.flatnonzero(np.asarray(histogram.is_valid()))
+    valid = arrays.validity(histogram)
+    rows = np.arange(len(histogram)) if valid is None else np.flatnonzero(valid)
     data = np.frombuffer(histogram.buffers()[1], dtype="<u4", offset=histogram.offset * _HISTOGRAM_BYTES)
     counts = data[: len(histogram) * BINS].reshape(-1, BINS)[rows]
     return Rows(columns, rows, counts.astype(np.uint32, copy=False))
@@ -137,33 +137,48 @@ def _step_rows_from(batch: pa.RecordBatch) -> StepRows:
     logged = _column(batch, "logged")
     if logged is None:
         logged = pa.nulls(len(batch), STEP_SCHEMA.field("logged").type)
-    offsets = np.asarray(logged.offsets, dtype=np.int64)
-    counts = np.where(np.asarray(logged.is_valid()), np.diff(offsets), 0)
+    offsets = arrays.values(logged.offsets).astype(np.int64)
+    counts = np.diff(offsets)
+    valid = arrays.validity(logged)
+    if valid is not None:
+        counts[~valid] = 0
     row = np.repeat(np.arange(len(batch)), counts)
-    at = np.concatenate(
-        [np.arange(start, start + count) for start, count in zip(offsets, counts, strict=False)] or [row]
-    )
-    keys = logged.keys if pa.types.is_dictionary(logged.keys.type) else logged.keys.dictionary_encode()
-    names = keys.dictionary.to_pylist()
-    codes = np.asarray(keys.indices, dtype=np.int64)[at]
-    values = _floats(logged.items, len(logged.items))[at]
-    return StepRows(columns, row, codes, values, tuple(names))
+    at = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(offsets[:-1], counts)
+    codes, names = _names(logged.keys)
+    values = _floats(logged.items, len(logged.items))
+    return StepRows(columns, row, codes[at], values[at], names)
 
 
-def _required(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+def _names(keys: pa.Array) -> tuple[Integer, tuple[str, ...]]:
+    if pa.types.is_dictionary(keys.type):
+        return arrays.values(keys.indices).astype(np.int64), tuple(keys.dictionary.to_pylist())
+    words = keys.to_pylist()
+    known = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    return np.array([known[word] for word in words], dtype=np.int64), tuple(known)
+
+
+def _required(batch: pa.RecordBatch, name: str) -> Column:
     column = batch.column(name)
     if column.null_count:
         raise ValueError(f"column {name} holds nulls")
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+    return arrays.values(column)
 
 
 def _floats(column: pa.Array | None, length: int) -> Float:
     if column is None:
         return np.full(length, np.nan)
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    valid = arrays.validity(column)
+    values = arrays.values(column)
+    return values if valid is None else np.where(valid, values, np.nan)
 
 
 def _integers(column: pa.Array | None, length: int) -> Integer:
     if column is None or column.null_count == length:
         return np.full(length, NULL, dtype=np.int64)
-    return np.asarray(column.cast(pa.int64()).fill_null(NULL).to_numpy(zero_copy_only=False))
+    values = arrays.values(column)
+    valid = arrays.validity(column)
+    known = values if valid is None else values[valid]
+    if len(known) and known.max() > np.iinfo(np.int64).max:
+        raise ValueError("a count is larger than any can be")
+    counts: Integer = values.astype(np.int64)
+    return counts if valid is None else np.where(valid, counts, NULL)

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradwatch.record import Site, SiteTable
-from gradwatch.store import files
+from gradwatch.store import arrays, files
 from gradwatch.store.layout import MAX_NAME, MAX_SITES, SCHEMA_VERSION, SITES_PATTERN
 from gradwatch.store.manifest import clean
 from gradwatch.store.schema import VERSION_KEY
@@ -53,10 +54,10 @@ def _hash(data: bytes) -> str:
 
 def _encode(table: SiteTable) -> bytes:
     layers, optimizers, sites = table.layers, list(table.optimizers) or [""], list(table)
-    columns: dict[str, Any] = {
-        "site": pa.array(range(len(sites)), pa.uint32()),
-        "numel": pa.array([site.numel for site in sites], pa.uint64()),
-        **{name: pa.array([_text(site, name) for site in sites], pa.string()) for name in _TEXTS},
+    columns = {
+        "site": arrays.primitive(np.arange(len(sites)), pa.uint32()),
+        "numel": arrays.primitive(np.array([site.numel for site in sites]), pa.uint64()),
+        **{name: arrays.texts([_text(site, name) for site in sites]) for name in _TEXTS},
     }
     metadata = {
         VERSION_KEY: str(SCHEMA_VERSION),
@@ -64,7 +65,8 @@ def _encode(table: SiteTable) -> bytes:
         _ORDER: json.dumps([clean(layer) for layer in layers]),
     }
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), sink, compression="none")
+    made = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+    pq.write_table(made.replace_schema_metadata(metadata), sink, compression="none")
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 

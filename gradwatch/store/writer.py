@@ -211,7 +211,7 @@ class StoreWriter:
         meta = {**self._identity, "started": started, "closed": False, "status": "ok", "manifest": self._manifest}
         claimed = attempt.claim(self._run_dir, content, meta)
         if claimed.run != self._run_dir:
-            log.warning("gradwatch: another process writes %s; this run goes to %s.", self._run_dir, claimed.run)
+            log.warning("gradwatch: %s is being written already; this run goes to %s.", self._run_dir, claimed.run)
             self._run_dir = claimed.run
         return OpenAttempt(claimed, self._sites, self._max_bytes)
 
