@@ -139,7 +139,9 @@ class Stream:
         return [held.step] if held is not None and fold.observe(held) else []
 
     def _fold(self, optimizer: int) -> Fold:
-        return self._folds.setdefault(optimizer, Fold(self._sites))
+        if optimizer not in self._folds:
+            self._folds[optimizer] = Fold(self._sites)
+        return self._folds[optimizer]
 
     def _with_held(self) -> dict[int, Fold]:
         """Returns the folds, copied and carried on where a step is held back."""

@@ -12,10 +12,30 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
     "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "dead-units", "underflow", "plumbing"}),
     "frozen": frozenset({"update-too-small", "plumbing"}),
     "exploding": frozenset(
-        {"nonfinite", "update-too-large", "vanishing", "spike", "dead-units", "saturated", "oscillating", "clipping"}
+        {
+            "nonfinite",
+            "update-too-large",
+            "update-too-small",
+            "vanishing",
+            "spike",
+            "dead-units",
+            "saturated",
+            "oscillating",
+            "clipping",
+        }
     ),
     "update-too-large": frozenset(
-        {"exploding", "nonfinite", "vanishing", "spike", "dead-units", "saturated", "oscillating", "clipping"}
+        {
+            "exploding",
+            "nonfinite",
+            "update-too-small",
+            "vanishing",
+            "spike",
+            "dead-units",
+            "saturated",
+            "oscillating",
+            "clipping",
+        }
     ),
     "dead-units": frozenset({"vanishing", "update-too-small"}),
     "saturated": frozenset({"vanishing", "update-too-small"}),
@@ -32,11 +52,12 @@ def merge(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Puts every finding that another one explains under it, as a symptom of its root.
 
     A finding explains another of the same optimizer when its kind can bring the other's about (``FOLLOWS``) and it did
-    not begin later. An explosion with a culprit layer is a root of too large updates; without one it is their symptom.
+    not begin later. An explosion with a culprit layer is a root of too large updates unless they came first; without a
+    culprit it is their symptom.
     The root takes the worst severity of its symptoms, whose own symptoms become its own.
     """
     parent: dict[int, int] = {}
-    ranked = sorted(range(len(findings)), key=lambda i: _precedence(findings[i]))
+    ranked = sorted(range(len(findings)), key=lambda i: _precedence(findings[i], findings))
     for place, symptom in enumerate(ranked):
         for root in ranked[:place]:
             if root not in parent and _explains(findings[root], findings[symptom]):
@@ -49,11 +70,19 @@ def merge(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _precedence(finding: Finding) -> int:
+def _precedence(finding: Finding, findings: Sequence[Finding]) -> int:
     order = list(FOLLOWS)
-    if finding.kind == "exploding" and finding.layer is None:
+    if finding.kind == "exploding" and not _has_origin(finding, findings):
         return 2 * order.index("update-too-large") + 1
     return 2 * order.index(finding.kind) if finding.kind in order else 2 * len(order)
+
+
+def _has_origin(explosion: Finding, findings: Sequence[Finding]) -> bool:
+    """Tells whether a layer explodes by itself, not because updates had spoilt it before."""
+    updates = [finding for finding in findings if finding.kind == "update-too-large"]
+    return explosion.layer is not None and all(
+        (explosion.first_step or 0) <= (finding.first_step or 0) for finding in updates
+    )
 
 
 def _explains(root: Finding, symptom: Finding) -> bool:
@@ -63,7 +92,9 @@ def _explains(root: Finding, symptom: Finding) -> bool:
         return False
     if root.first_step is None or symptom.first_step is None:
         return True
-    return root.first_step <= symptom.first_step + SLACK
+    # Growth without a culprit shows in the norm before it shows in the updates that cause it.
+    growth = root.kind == "update-too-large" and symptom.kind == "exploding" and symptom.layer is None
+    return growth or root.first_step <= symptom.first_step + SLACK
 
 
 def _with_symptoms(root: Finding, symptoms: Sequence[Finding]) -> Finding:

@@ -10,7 +10,7 @@ from gradwatch.findings import Figure, Finding
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import count, in_depth_order, listing, number, padded, too_few
+from gradwatch.rules.rule import called, count, in_depth_order, listing, number, padded, too_few
 from gradwatch.rules.view import StepView
 
 UNDERFLOW: Final = 1e-30
@@ -143,15 +143,15 @@ class Disconnected:
         return Finding(
             kind=self.kind,
             severity="critical" if trained and sibling is None else "notice",
-            title=_title(names, never_ran),
+            title=_title(called(names[0]), len(names), never_ran),
             layer=names[0],
             layers=names,
             first_step=int(self._gaps.since[inside].min()),
             last_step=self._last_step,
             evidence=self._evidence(layout, inside, stretch, absent=absent, sibling=sibling),
-            cause=_cause(names[0], absent=absent, never_ran=never_ran, sibling=sibling),
-            advice=_advice(names[0], absent=absent, never_ran=never_ran),
-            check=f"After the fix {names[0]} has a gradient above 0 from the first step on.",
+            cause=_cause(called(names[0]), absent=absent, never_ran=never_ran, sibling=sibling),
+            advice=_advice(called(names[0]), absent=absent, never_ran=never_ran),
+            check=f"After the fix {called(names[0])} has a gradient above 0 from the first step on.",
             figure=Figure("gradient", "rms", "depth"),
         )
 
@@ -169,9 +169,11 @@ class Disconnected:
         ]
         after = self._next_connected(layout, stretch)
         if after is not None:
-            evidence.append(f"The next layer towards the output, {after[0]}, has a gradient of rms {number(after[1])}.")
+            evidence.append(
+                f"The next layer towards the output, {called(after[0])}, has a gradient of rms {number(after[1])}."
+            )
         if sibling is not None:
-            evidence.append(f"{sibling}, a layer of the same shapes, does get a gradient.")
+            evidence.append(f"{called(sibling)}, a layer of the same shapes, does get a gradient.")
         return tuple(evidence)
 
     def _next_connected(self, layout: Layout, stretch: list[int]) -> tuple[str, float] | None:
@@ -211,17 +213,17 @@ def _family(name: str) -> str:
     return ".".join([*parts[:-1], "*"]) if len(parts) > 1 else name
 
 
-def _title(names: tuple[str, ...], never_ran: bool) -> str:
+def _title(name: str, layers: int, never_ran: bool) -> str:
     if never_ran:
-        return f"{names[0]} is never used, so it does not learn"
-    if len(names) == 1:
-        return f"No gradient reaches {names[0]}, so it does not learn"
-    return f"No gradient reaches {len(names)} layers up to {names[0]}, so they do not learn"
+        return f"{name} is never used, so it does not learn"
+    if layers == 1:
+        return f"No gradient reaches {name}, so it does not learn"
+    return f"No gradient reaches {layers} layers up to {name}, so they do not learn"
 
 
 def _cause(name: str, *, absent: bool, never_ran: bool, sibling: str | None) -> str:
     if never_ran:
-        return f"The forward pass never ran {name}" + (f", only its sibling {sibling}." if sibling else ".")
+        return f"The forward pass never ran {name}" + (f", only its sibling {called(sibling)}." if sibling else ".")
     if absent:
         return f"The graph is cut right after {name}: a detach, a stop of gradients, or a block without gradients."
     return (

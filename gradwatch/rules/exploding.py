@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -11,10 +12,10 @@ import numpy as np
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.depth import largest_jump
 from gradwatch.rules.history import History
-from gradwatch.rules.layout import Index, Layout
+from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
-from gradwatch.rules.rule import in_depth_order, number, too_few, without_loss
+from gradwatch.rules.rule import called, in_depth_order, number, too_few, without_loss
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
@@ -32,24 +33,26 @@ LOSS_STEPS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Gains:
-    """The gain of each chain layer at one step: log10, shape [c]."""
+class Culprit:
+    """The one layer that makes signals grow: its index, its gain and the typical one, and when it was seen."""
 
+    layer: int
+    gain: float
+    usual: float
     step: int
-    layers: Index
-    gain: Float
 
 
 class Exploding:
     """Finds growth that breaks training, and the layer that causes it.
 
-    Formula: key 1, any of (a) one layer's gain (``profile.gains``) exceeds the median of the chain by ``JUMP`` and the
-    next largest by ``NEXT_JUMP``, on the first samples or on 5 of 8; (b) the global gradient norm exceeds
-    ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew ``GROWTH``-fold within the
-    ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or (b), update ratios above
-    ``RATIO`` at or above the culprit on 5 of 8 samples, or a loss above ``LOSS_GROWTH`` times its first value for
-    ``LOSS_STEPS`` steps. Key 1 alone is no finding: training recovers from it, or a normalisation absorbs it.
-    Severity: critical with the overflow or the loss, else warning.
+    Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``JUMP``, and
+    the next largest by ``NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8; (b) the global
+    gradient norm exceeds ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew
+    ``GROWTH``-fold within the ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or
+    (b), update ratios above ``RATIO`` at or above the culprit on 5 of 8 samples, or a loss above ``LOSS_GROWTH`` times
+    its first value for ``LOSS_STEPS`` steps. Key 1 alone is no finding: training recovers from it, or a normalisation
+    absorbs it.
+    Severity: critical with the overflow or the loss, else warning; notice when training recovered.
     Sources: He et al. 2015 (gain per layer), Pascanu et al. 2013 (growth); thresholds calibrated on He-initialised
     nets with one weight scaled up, with and without normalisation.
     Advice: the culprit's initialisation, the learning rate, clipping, normalisation.
@@ -60,8 +63,9 @@ class Exploding:
     def __init__(self, history: History) -> None:
         self.alarmed = False
         self._history = history
-        self._first: Gains | None = None
-        self._recent: deque[Gains] = deque(maxlen=8)
+        self._culprit: Culprit | None = None
+        self._latest: Culprit | None = None
+        self._gain_samples = 0
         self._jumps = Persistence()
         self._grown = Persistence()
         self._large = Persistence()
@@ -88,7 +92,7 @@ class Exploding:
     def findings(self) -> list[Finding]:
         """Returns at most one finding."""
         layout = self._history.layout
-        culprit = self._culprit()
+        culprit = self._culprit
         lost_loss = self._highest_loss >= LOSS_STEPS
         if self._overflow is None and not (
             (culprit is not None or self._grown.ever) and (lost_loss or self._large.ever)
@@ -102,15 +106,16 @@ class Exploding:
 
     def _see_gains(self, view: StepView) -> None:
         gain = gains(view)
-        if gain is None or np.isfinite(gain).sum() < CHAIN:
+        if gain is None or np.isfinite(gain[0]).sum() < CHAIN:
             self._see_ratio(view, None)
             return
-        sample = Gains(view.step, view.layout.chain, gain)
-        self._first = self._first or sample
-        self._recent.append(sample)
-        jump = _jump(sample)
-        self._jumps.observe(view.step, jump is not None)
-        self._see_ratio(view, jump)
+        place = standing_out(gain)
+        self._jumps.observe(view.step, place is not None)
+        self._latest = None if place is None else _culprit(view, place, gain)
+        if self._culprit is None and (self._gain_samples == 0 or self._jumps.holds):
+            self._culprit = self._latest
+        self._gain_samples += 1
+        self._see_ratio(view, place)
 
     def _see_ratio(self, view: StepView, jump: int | None) -> None:
         ratio = self._history.ratio
@@ -133,17 +138,15 @@ class Exploding:
         self._highest_loss = max(self._highest_loss, self._high_loss)
 
     def _see_norm(self, view: StepView) -> None:
-        rows = view.gradient
         loss = abs(view.loss) if view.loss is not None else float("nan")
-        bad = (rows is not None and rows.any_bad) or np.isinf(loss) or (view.loss is not None and np.isnan(view.loss))
-        if bad:
+        if view.spoilt:
             self._see_overflow(view)
             return
-        if rows is None:
+        norm = view.norm
+        if norm is None:
             return
-        norm = float(np.sqrt(np.nansum(np.square(rows.l2))))
         if len(self._norms) >= 8:
-            self._grown.observe(view.step, norm > RUNTIME_GROWTH * float(np.median(self._norms)) > 0)
+            self._grown.observe(view.step, norm > RUNTIME_GROWTH * statistics.median(self._norms) > 0)
         self._norms.append(norm)
         self._sizes.append((view.step, norm, loss))
         if len(self._sizes) > 1 and norm > GROWTH**2 * self._sizes[0][1] > 0:
@@ -152,6 +155,8 @@ class Exploding:
     def _see_overflow(self, view: StepView) -> None:
         """Judges the first non-finite step: did the signals grow into it?"""
         self._spoilt = True
+        recent = self._latest is not None and view.step - self._latest.step <= WINDOW
+        self._culprit = self._culprit or (self._latest if recent else None)
         for column, name in ((1, "gradient norm"), (2, "loss")):
             values = [(row[0], row[column]) for row in self._sizes if np.isfinite(row[column]) and row[column] > 0]
             if len(values) < 2:
@@ -163,27 +168,18 @@ class Exploding:
                 self._overflow = (values[lowest][0], view.step, growth, name)
         self._last = view.step
 
-    def _culprit(self) -> tuple[int, float, float] | None:
-        """Returns the layer index, its gain and the median gain of the chain, or None without a clear jump."""
-        samples = [self._first] if self._first is not None and _jump(self._first) is not None else []
-        if self._jumps.ever:
-            samples.extend(reversed(self._recent))
-        for sample in samples:
-            place = _jump(sample)
-            if place is not None:
-                return int(sample.layers[place]), float(sample.gain[place]), float(np.nanmedian(sample.gain))
-        return None
-
-    def _finding(self, layout: Layout, culprit: tuple[int, float, float] | None, lost_loss: bool) -> Finding:
+    def _finding(self, layout: Layout, culprit: Culprit | None, lost_loss: bool) -> Finding:
         broken = self._overflow is not None or lost_loss
-        name = None if culprit is None else layout.layers[culprit[0]]
+        passed = not broken and not self._large.holds and self._history.recovered(self._large.last)
+        layer = None if culprit is None else layout.layers[culprit.layer]
+        name = None if layer is None else called(layer)
         confidence, reason = without_loss(self._history)
         return Finding(
             kind=self.kind,
-            severity="critical" if broken else "warning",
+            severity="critical" if broken else "notice" if passed else "warning",
             title=_title(name, broken),
-            layer=name,
-            layers=() if culprit is None else in_depth_order(layout, layout.chain, culprit[0]),
+            layer=layer,
+            layers=() if culprit is None else in_depth_order(layout, layout.chain, culprit.layer),
             first_step=self._onset(culprit),
             last_step=self._last,
             evidence=self._evidence(name, culprit, lost_loss),
@@ -195,19 +191,18 @@ class Exploding:
             figure=Figure("activation", "rms", "depth") if name else Figure("gradient", "l2"),
         )
 
-    def _onset(self, culprit: tuple[int, float, float] | None) -> int | None:
-        if culprit is not None and self._first is not None and _jump(self._first) is not None:
-            return self._first.step
+    def _onset(self, culprit: Culprit | None) -> int | None:
+        if culprit is not None:
+            return culprit.step
         found = [self._overflow[0] if self._overflow else None, self._grown.onset, self._high_since, self._large.onset]
         return min((step for step in found if step is not None), default=None)
 
-    def _evidence(self, name: str | None, culprit: tuple[int, float, float] | None, lost_loss: bool) -> tuple[str, ...]:
+    def _evidence(self, name: str | None, culprit: Culprit | None, lost_loss: bool) -> tuple[str, ...]:
         evidence: list[str] = []
         if culprit is not None:
-            _, gain, usual = culprit
             evidence.append(
-                f"{name} multiplies signals and gradients by {number(10**gain)}, the typical layer by "
-                f"{number(10**usual)}; 5 times the typical and 3 times the next layer is the limit."
+                f"{name} multiplies signals and gradients by {number(culprit.gain)}, the typical layer by "
+                f"{number(culprit.usual)}; 5 times the typical and 3 times the next layer is the limit."
             )
         if self._overflow is not None:
             start, end, growth, what = self._overflow
@@ -229,13 +224,24 @@ class Exploding:
         return tuple(evidence)
 
 
-def _jump(sample: Gains) -> int | None:
-    """Returns the place of the one layer whose gain stands out, or None."""
-    above = sample.gain - np.nanmedian(sample.gain)
-    jump = largest_jump(above)
+def standing_out(gain: Float) -> int | None:
+    """Returns the place of the one layer whose gains, shape [2, c], stand out both ways, or None."""
+    above = np.stack([row - _median(row) for row in gain])
+    jump = largest_jump(np.fmin(above[0], above[1]))
     if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
         return None
     return jump.index
+
+
+def _culprit(view: StepView, place: int, gain: Float) -> Culprit:
+    usual = np.array([_median(row) for row in gain])
+    layer = int(view.layout.chain[place])
+    return Culprit(layer, 10 ** float(np.nanmean(gain[:, place])), 10 ** float(np.nanmean(usual)), view.step)
+
+
+def _median(values: Float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _title(name: str | None, broken: bool) -> str:

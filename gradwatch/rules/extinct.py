@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
@@ -43,7 +41,7 @@ class Extinct:
         flowing = (rows.absmax > 0) & view.layout.matrix
         self._gaps.observe(view.step, zero, flowing)
         if zero.sum() < SHARE * view.layout.matrix.sum():
-            self._alive_norm = float(np.sqrt(np.nansum(np.square(rows.l2))))
+            self._alive_norm = view.norm or 0.0
             self._onset = None
             return
         if self._onset is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import Final
 
@@ -14,6 +15,7 @@ from gradwatch.statistics import Float
 
 START: Final = 10
 RECENT: Final = 32
+SETTLED: Final = 30
 
 
 class Series:
@@ -28,7 +30,7 @@ class Series:
 
     def observe(self, value: float) -> None:
         """Takes a value; one that is not finite is left out."""
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             return
         self.count += 1
         if len(self.first) < START:
@@ -53,9 +55,10 @@ class History:
         layout: of the latest record.
         captured: steps with any signal.
         samples: records that hold a signal, by signal.
-        steps: the last (step, ...) numbers: first and latest captured.
+        first_step, last_step: first and latest captured step.
         loss: the logged loss; ``loss_logged`` tells whether there ever was one.
         norm: the global gradient norm, over all parameters of the record.
+        spoilt: whether the loss or a gradient of the latest record is not finite.
         learning_rate: the last values; ``highest`` is the peak.
         ratio: at a record with updates, rms(update) / max(rms(weight before the step), initial rms) of each parameter,
             shape [p], else None. Source of the ratio: the notes of Stanford CS231n, which give 1e-3 as usual. The floor
@@ -74,6 +77,7 @@ class History:
         self.norm = Series()
         self.learning_rate = Series()
         self.ratio: Float | None = None
+        self.spoilt = False
         self._weight: Float = np.zeros(0)
 
     def current_layout(self) -> Layout:
@@ -102,13 +106,26 @@ class History:
             self.loss.observe(view.loss)
         if "learning_rate" in view.facts:
             self.learning_rate.observe(view.facts["learning_rate"])
-        if view.gradient is not None and not view.skipped:
-            self.norm.observe(_norm(view.gradient.l2))
+        if view.norm is not None and not view.skipped:
+            self.norm.observe(view.norm)
+        self.spoilt = view.spoilt
         self.ratio = self._ratio(view)
 
     def converged(self) -> bool:
         """Whether the global gradient norm has fallen to a hundredth of its start: then small updates are no fault."""
         return self.norm.count > 0 and self.norm.now() < 0.01 * self.norm.start()
+
+    def recovered(self, last: int | None) -> bool:
+        """Whether training went on well for ``SETTLED`` captured steps after the last step of a disturbance.
+
+        With a logged loss: it is finite and below half of its start. Without: the gradient norm is neither larger than
+        three times its start, nor below a tenth of it, where a net that died cannot be told from one that learned.
+        """
+        if last is None or self.last_step is None or self.spoilt or self.last_step - last < SETTLED:
+            return False
+        if self.loss_logged:
+            return self.loss.now() < 0.5 * self.loss.start()
+        return 0.1 * self.norm.start() < self.norm.now() < 3 * self.norm.start()
 
     def loss_change(self) -> float | None:
         """Returns the loss now over the loss at the start, minus 1, or None when the loss is unknown or 0 there."""
@@ -131,7 +148,3 @@ class History:
 
     def _next_weight(self, view: StepView) -> Float:
         return self._weight if view.weight is None else view.weight.rms
-
-
-def _norm(l2: Float) -> float:
-    return float(np.sqrt(np.nansum(l2 * l2)))

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from gradwatch.rules.layout import Mask
-from gradwatch.rules.rule import in_depth_order, listing, number
+from gradwatch.rules.rule import called, in_depth_order, listing, number
 from gradwatch.rules.view import Rows, StepView
 
 _SAFE: Final = frozenset(
@@ -103,18 +103,18 @@ def _forward(view: StepView, outputs: Rows) -> Origin:
     layout, rank = view.layout, view.layout.rank()
     bad = np.flatnonzero(outputs.bad)
     first = int(bad[np.argmin(rank[bad])])
-    name = layout.layers[first]
+    name = called(layout.layers[first])
     inputs = view.activation_input
     at = f"At step {view.step} the output of {name} is the first in forward order that is not finite"
     share = f"{outputs.bad[first] / max(outputs.n[first], 1):.1%} of its elements"
     if inputs is not None and inputs.bad[first] > 0:
         before = _before(view, first, outputs)
         if before is None:
-            return _data(view, name, in_depth_order(layout, bad, first), f"{at}, and so is its input.")
-        previous = layout.layers[before]
+            return _data(view, in_depth_order(layout, bad, first), f"{at}, and so is its input.")
+        previous = called(layout.layers[before])
         return Origin(
             title=f"Non-finite numbers arise between {previous} and {name}",
-            layer=previous,
+            layer=layout.layers[before],
             layers=in_depth_order(layout, [before, *bad], before),
             evidence=(f"{at} ({share}); its input is not finite, though the output of {previous} is.", *_facts(view)),
             cause=f"An operation between {previous} and {name}, probably one that fails at 0 or overflows.",
@@ -123,7 +123,7 @@ def _forward(view: StepView, outputs: Rows) -> Origin:
     grown = inputs is not None and inputs.n[first] > 0 and float(inputs.absmax[first]) > _OVERFLOW
     return Origin(
         title=f"{name} puts out numbers that are not finite",
-        layer=name,
+        layer=layout.layers[first],
         layers=in_depth_order(layout, bad, first),
         evidence=(f"{at} ({share}){received}.", *_facts(view)),
         cause=f"The input of {name} had grown so large that the result overflows."
@@ -133,10 +133,10 @@ def _forward(view: StepView, outputs: Rows) -> Origin:
     )
 
 
-def _data(view: StepView, name: str, layers: tuple[str, ...], at: str) -> Origin:
+def _data(view: StepView, layers: tuple[str, ...], at: str) -> Origin:
     return Origin(
-        title=f"The input of {name} is not finite",
-        layer=name,
+        title=f"The input of {called(layers[0])} is not finite",
+        layer=layers[0],
         layers=layers,
         evidence=(at, *_facts(view)),
         cause="No layer runs before it: the data of this step holds numbers that are not finite.",
@@ -150,9 +150,11 @@ def _after_finite_outputs(view: StepView, outputs: Rows) -> Origin:
     top = order[-1]
     spoilt_top = deltas is not None and deltas.any_bad and _last_bad(order, deltas) in (None, top)
     if view.loss is not None and not np.isfinite(view.loss):
-        return _loss(view, top, f"The loss became {view.loss} from finite outputs of {view.layout.layers[top]}.")
+        return _loss(
+            view, top, f"The loss became {view.loss} from finite outputs of {called(view.layout.layers[top])}."
+        )
     if spoilt_top:
-        last = view.layout.layers[top]
+        last = called(view.layout.layers[top])
         return _loss(view, top, f"The derivative of the loss became non-finite from finite outputs of {last}.")
     if deltas is not None and deltas.any_bad:
         return _backward(view, order, deltas)
@@ -169,7 +171,7 @@ def _loss(view: StepView, top: int, cause: str) -> Origin:
         cause=cause,
         advice=(
             f"Guard the loss's log, division or root against 0, or use a form that works on the unbounded outputs of "
-            f"{view.layout.layers[top]}.",
+            f"{called(view.layout.layers[top])}.",
             "Check the targets of this step for missing values and for values outside the allowed range.",
         ),
     )
@@ -183,11 +185,11 @@ def _backward(view: StepView, order: list[int], deltas: Rows) -> Origin:
     inner = view.activation_gradient_input
     if inner is not None and inner.n[culprit] > 0 and inner.bad[culprit] == 0 and lowest_finite is not None:
         culprit = lowest_finite
-    name = view.layout.layers[culprit]
+    name = called(view.layout.layers[culprit])
     bad = np.flatnonzero(deltas.bad)
     return Origin(
         title=f"The gradient becomes non-finite on its way back through {name}",
-        layer=name,
+        layer=view.layout.layers[culprit],
         layers=in_depth_order(view.layout, [*bad, culprit], culprit),
         evidence=(
             f"At step {view.step} all outputs are finite; the gradient is finite at the output of {name} and not "
@@ -226,17 +228,17 @@ def _between_gradients(view: StepView) -> Origin:
     culprit = next((i for i in between if _suspect(layout.class_of[i])), None)
     if culprit is None:
         culprit = following if _suspect(layout.class_of[following]) else nearest
-    name = layout.layers[culprit]
+    name = called(layout.layers[culprit])
+    lower, upper = called(layout.layers[nearest]), called(layout.layers[following])
     return Origin(
         title=f"Gradients become non-finite at {name}",
-        layer=name,
+        layer=layout.layers[culprit],
         layers=in_depth_order(layout, [*bad, culprit], culprit),
         evidence=(
-            f"At step {view.step} the gradients from {layout.layers[nearest]} down are not finite, those from "
-            f"{layout.layers[following]} up are.",
+            f"At step {view.step} the gradients from {lower} down are not finite, those from {upper} up are.",
             *_facts(view),
         ),
-        cause=f"The derivative of an operation between {layout.layers[nearest]} and {layout.layers[following]} fails, "
+        cause=f"The derivative of an operation between {lower} and {upper} fails, "
         "as that of a root, a norm or a quotient does at 0.",
         confidence="medium",
         confidence_reason=unknown,
@@ -247,11 +249,11 @@ def _everywhere(view: StepView, bad: set[int], unknown: str) -> Origin:
     layout = view.layout
     suspects = [i for i in layout.depth.tolist() if layout.class_of[i] and _suspect(layout.class_of[i])]
     culprit = suspects[0] if len(suspects) == 1 else None
-    name = None if culprit is None else layout.layers[culprit]
+    name = None if culprit is None else called(layout.layers[culprit])
     what = "loss" if view.loss is not None and not np.isfinite(view.loss) else "gradient"
     return Origin(
         title=f"Numbers stop being finite, probably in {name}" if name else f"The {what} stops being finite",
-        layer=name,
+        layer=None if culprit is None else layout.layers[culprit],
         layers=in_depth_order(layout, bad if culprit is None else [*bad, culprit], culprit),
         evidence=(
             f"At step {view.step} the gradients of all layers down from the output are not finite.",

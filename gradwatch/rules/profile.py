@@ -79,20 +79,17 @@ def gradient_profile(view: StepView, history: History, ratio: Float | None) -> P
 
 
 def gains(view: StepView) -> Float | None:
-    """Returns log10 of each chain layer's gain, null where unknown, shape [c]; None without activations.
+    """Returns log10 of each chain layer's gain, null where unknown, shape [2, c]; None without activations.
 
-    The gain is the geometric mean of two ratios that a wrong scale of the layer's weight moves alike: rms(output) /
-    rms(input) going forward and norm(gradient at the input) / norm(gradient at the output) going back.
+    Going forward it is rms(output) / rms(input), going back norm(gradient at the input) / norm(gradient at the
+    output). A wrong scale of the layer's weight moves both alike; pooling or a normalisation beside it moves only one.
     """
     if view.activation is None:
         return None
     chain = view.layout.chain
     forward = _ratio(view.activation, view.activation_input, chain, "rms", 1)
     backward = _ratio(view.activation_gradient, view.activation_gradient_input, chain, "l2", -1)
-    both = np.stack([forward, backward])
-    known = np.isfinite(both)
-    total = np.where(known, both, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    return np.stack([forward, backward])
 
 
 def _ratio(outputs: Rows | None, inputs: Rows | None, chain: Index, statistic: str, sign: int) -> Float:

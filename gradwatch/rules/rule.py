@@ -71,6 +71,11 @@ def without_loss(history: History) -> tuple[str, str]:
     return ("high", "") if history.loss_logged else ("medium", "no loss was logged")
 
 
+def called(layer: str) -> str:
+    """Returns a layer's name as a sentence needs it: numbers and the root by what they are."""
+    return "the top level" if not layer else f"layer {layer}" if layer.isdigit() else layer
+
+
 def listing(names: Sequence[str], most: int = 3) -> str:
     """Joins names for a sentence and counts the ones it leaves out."""
     shown = ", ".join(names[:most])

@@ -10,13 +10,14 @@ import numpy as np
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import in_depth_order, number, padded, too_few, without_loss
+from gradwatch.rules.rule import called, in_depth_order, number, padded, too_few, without_loss
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
 WARNING: Final = 0.2
 CRITICAL: Final = 1.0
-"""Median update ratio over ``SAMPLES`` samples."""
+"""Median update ratio over ``SAMPLES`` samples; over the first of them the root mean square, because weights that are
+rewritten grow and so hide in later ratios that the first ones were too large."""
 SAMPLES: Final = 10
 AT_ONCE: Final = 5
 """First steps in which a single ratio above ``CRITICAL`` is enough: a run can be lost by then."""
@@ -26,8 +27,10 @@ class UpdateTooLarge:
     """Finds weight matrices whose update is of the size of the weights.
 
     Formula: u = rms(update) / max(rms(weight before the step), 1 / sqrt(3 fan-in)) of each weight matrix. Warning when
-    the median of the last ``SAMPLES`` samples exceeds ``WARNING``, critical above ``CRITICAL`` or when one sample of
-    the first ``AT_ONCE`` steps does. Biases, norms, embeddings and scalars are left out.
+    the median of the last ``SAMPLES`` samples, or the root mean square of the first ones, exceeds ``WARNING``;
+    critical above ``CRITICAL``, when one sample of the first ``AT_ONCE`` steps does, or when the run stops being finite
+    within ``SAMPLES`` samples of a ratio above ``WARNING``. Biases, norms, embeddings and scalars are left out.
+    Notice when it happened in the first ``SAMPLES`` steps only and training recovered (``History.recovered``).
     Source: the usual ratio is 1e-3 (notes of Stanford CS231n). The limit was calibrated: healthy small nets under Adam
     with a learning rate of 0.01 reach 0.12 over the first ten steps and 0.28 at the very first.
     Advice: a lower learning rate, warm-up, clipping.
@@ -43,11 +46,15 @@ class UpdateTooLarge:
         self._since: Index = np.zeros(0, dtype=np.int64)
         self._at_once: Mask = np.zeros(0, dtype=np.bool_)
         self._samples = 0
+        self._lost = self._lost_to_updates = False
         self._last: int | None = None
         self._rate: float | None = None
 
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
+        if view.spoilt:
+            self._judge_loss_of_run(view)
+            return
         ratio = self._history.ratio
         if ratio is None:
             return
@@ -59,8 +66,7 @@ class UpdateTooLarge:
         if highest > CRITICAL and view.step < AT_ONCE:
             self._note(view, (ratio > CRITICAL), ratio, view.step)
             self._at_once |= ratio > CRITICAL
-            self.alarmed = True
-        if highest > WARNING and len(self._window) == SAMPLES:
+        if len(self._window) == SAMPLES and (highest > WARNING or self._samples == SAMPLES):
             self._judge_window(view)
 
     def findings(self) -> list[Finding]:
@@ -74,12 +80,30 @@ class UpdateTooLarge:
         return too_few("update", self._samples, SAMPLES)
 
     def _judge_window(self, view: StepView) -> None:
-        size = len(self._worst)
-        stacked = np.stack([padded(ratio, size, 0.0) for _, ratio in self._window])
-        if (stacked > WARNING).sum(axis=0).max() < SAMPLES // 2:
+        stacked = self._stacked()
+        if self._samples == SAMPLES:
+            typical = np.sqrt(np.mean(np.square(np.minimum(stacked, 1e6)), axis=0))
+        elif (stacked > WARNING).sum(axis=0).max() < SAMPLES // 2:
             return
-        median = np.median(stacked, axis=0)
-        self._note(view, median > WARNING, median, self._window[0][0])
+        else:
+            typical = np.median(stacked, axis=0)
+        self._note(view, typical > WARNING, typical, self._window[0][0])
+
+    def _judge_loss_of_run(self, view: StepView) -> None:
+        """Once, when the run stops being finite: had an update just rewritten a matrix?"""
+        if self._lost or not self._window:
+            return
+        self._lost = True
+        stacked = self._stacked()
+        highest = stacked.max(axis=0)
+        if highest.max(initial=0.0) > WARNING:
+            step = next(step for step, ratio in self._window if ratio.max(initial=0.0) > WARNING)
+            self._note(view, highest > WARNING, highest, step)
+            self._lost_to_updates = True
+
+    def _stacked(self) -> Float:
+        """Returns the ratios of the window, shape [samples, p]."""
+        return np.stack([padded(ratio, len(self._worst), 0.0) for _, ratio in self._window])
 
     def _note(self, view: StepView, large: Mask, size: Float, since: int) -> None:
         if not large.any():
@@ -101,19 +125,20 @@ class UpdateTooLarge:
         first = large[self._since[large] == since]
         worst = int(first[np.argmax(self._worst[first])])
         names = in_depth_order(layout, layout.layer_of[large], int(layout.layer_of[worst]))
-        critical = bool(self._at_once.any()) or float(self._worst.max()) > CRITICAL
+        critical = self._lost_to_updates or bool(self._at_once.any()) or float(self._worst.max()) > CRITICAL
+        passed = self._last is not None and self._last < SAMPLES and self._history.recovered(self._last)
         confidence, reason = without_loss(self._history)
         size = float(self._worst[worst])
         rate = "" if self._rate is None else f" The learning rate is {number(self._rate)}."
         how = (
             f"a single update of the first {AT_ONCE} steps, of which none may exceed {CRITICAL:g}"
             if self._at_once[worst]
-            else f"the median of {SAMPLES} samples, which may not exceed {WARNING:g}"
+            else f"typical of {SAMPLES} samples, which may not exceed {WARNING:g}"
         )
         return Finding(
             kind=self.kind,
-            severity="critical" if critical else "warning",
-            title=f"Updates are too large for the weights, most in {names[0]}",
+            severity="notice" if passed else "critical" if critical else "warning",
+            title=f"Updates are too large for the weights, most in {called(names[0])}",
             layer=names[0],
             layers=names,
             first_step=since,
@@ -125,13 +150,13 @@ class UpdateTooLarge:
             ),
             cause="The learning rate is too high for these weights."
             if len(large) > 0.6 * layout.matrix.sum()
-            else f"The learning rate is too high for {names[0]}, or its gradient is far larger than that of its peers.",
+            else f"The learning rate is too high for {called(names[0])}, or its gradient far exceeds those of its peers.",
             advice=(
                 f"Lower the learning rate{_suggestion(self._rate, size)}.",
                 "Warm it up over the first steps.",
                 "Clip the gradient norm.",
             ),
-            check=f"After the fix an update changes {names[0]} by less than 0.01 of its size.",
+            check=f"After the fix an update changes {called(names[0])} by less than 0.01 of its size.",
             confidence=confidence,
             confidence_reason=reason,
             figure=Figure("update", "ratio"),

@@ -46,7 +46,7 @@ class UpdateTooSmall:
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
         ratio = self._history.ratio
-        if ratio is None:
+        if ratio is None or view.spoilt:
             return
         self._samples += 1
         matrix = ratio[view.layout.matrix]

@@ -14,7 +14,7 @@ from gradwatch.rules.history import History
 from gradwatch.rules.layout import Layout, Mask
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import Profile, gradient_profile
-from gradwatch.rules.rule import count, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.rule import called, count, in_depth_order, number, too_few, without_loss
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
@@ -29,8 +29,9 @@ TAU: Final = 0.6
 RATIO: Final = 1e-5
 RELATIVE_RATIO: Final = 0.01
 """Update ratio of the affected layers, by itself and over that of the layers next to the output."""
-EPSILON: Final = 1e-7
-"""Ten times Adam's usual epsilon: below it the optimizer no longer makes up for small gradients."""
+ABYSS: Final = 5.0
+"""Decades beyond which float32 rounding (6e-8) and batch noise of the upper layers drown what arrives below, so that
+an optimizer that rescales gradients moves these layers at random."""
 EARLY: Final = 10
 _SQUASHING: Final = ("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign")
 
@@ -42,8 +43,9 @@ class Vanishing:
     ``CHAIN`` of them. Key 1: the largest x in the quarter next to the input lies ``DROP`` below the median of the
     quarter next to the output; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
     ``TREND_DROP`` in all, with Kendall's tau above ``TAU``. Key 2, in the layers that lie ``TREND_DROP`` below the
-    top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a median weight gradient
-    below ``EPSILON``. Both on 5 of 8 samples, while the global norm has not converged.
+    top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a drop beyond ``ABYSS``; or a
+    logged loss that did not improve by 2 % over 30 steps or more. Both on 5 of 8 samples, while the global norm has
+    not converged.
     Also: gradients that were there and became exactly 0 (``extinct.py``).
     Severity: notice for key 1 alone or when it passed; warning; critical when gradients are exactly 0, or the logged
     loss improved by less than 2 %.
@@ -61,7 +63,6 @@ class Vanishing:
         self._small = Persistence()
         self._both = Persistence()
         self._ratio: Float | None = None
-        self._gradient: Float | None = None
         self._chain = 0
         self._shown: deque[Profile] = deque(maxlen=8)
 
@@ -70,8 +71,6 @@ class Vanishing:
         self._extinct.observe(view)
         if self._history.ratio is not None:
             self._ratio = self._history.ratio
-        if view.gradient is not None and not view.skipped:
-            self._gradient = view.gradient.rms
         if view.skipped or (view.gradient is not None and view.gradient.any_bad):
             return
         profile = gradient_profile(view, self._history, self._ratio)
@@ -81,7 +80,7 @@ class Vanishing:
         if profile.seen() < CHAIN or self._history.converged():
             return
         small = vanishes(profile)
-        stuck = small and self._stuck(profile, view.layout)
+        stuck = small and self._stuck(profile)
         self._small.observe(view.step, small)
         self._both.observe(view.step, stuck)
         if small:
@@ -104,17 +103,18 @@ class Vanishing:
             return f"Only {count(self._chain, 'layer')} with a weight matrix; a trend along depth needs {CHAIN}."
         return None
 
-    def _stuck(self, profile: Profile, layout: Layout) -> bool:
+    def _stuck(self, profile: Profile) -> bool:
+        if profile.top() - profile.bottom() > ABYSS or self._flat():
+            return True
         affected = affected_layers(profile)
-        if not affected.any():
-            return False
         ratio = _median(profile.ratio[affected])
         top = _median(profile.ratio[-max(1, len(affected) // 4) :])
-        gradient = np.full(len(affected), np.nan)
-        if self._gradient is not None:
-            inside = layout.primary < len(self._gradient)
-            gradient[inside] = self._gradient[layout.primary[inside]]
-        return (ratio < RATIO and ratio < RELATIVE_RATIO * top) or _median(gradient[affected]) < EPSILON
+        return ratio < RATIO and ratio < RELATIVE_RATIO * top
+
+    def _flat(self) -> bool:
+        """Tells whether a logged loss has not improved since the start."""
+        change = self._history.loss_change()
+        return change is not None and self._history.loss.count >= 30 and change > -0.02
 
     def _finding(self) -> Finding:
         both, history = self._both.ever, self._history
@@ -128,14 +128,14 @@ class Vanishing:
         place = _culprit(profile, int(affected[0]))
         names = in_depth_order(layout, profile.layers[affected], int(profile.layers[place]))
         change = history.loss_change()
-        flat = change is not None and change > -0.02
+        flat = self._flat()
         confidence, reason = without_loss(history)
         if both and change is not None and not flat:
             confidence, reason = "medium", "the loss still improves"
         return Finding(
             kind=self.kind,
             severity="notice" if not both or passed else "critical" if flat else "warning",
-            title=_title(len(names), profile.seen(), names[0], both),
+            title=_title(len(names), profile.seen(), called(names[0]), both),
             layer=names[0],
             layers=names,
             first_step=persistence.onset,
@@ -143,7 +143,7 @@ class Vanishing:
             evidence=self._evidence(profile, affected, layout, passed),
             cause=_cause(layout, profile, place, persistence.onset),
             advice=_advice(layout, profile),
-            check=f"After the fix the gradient at {names[0]} stays within 2 decades of that next to the output.",
+            check=f"After the fix the gradient at {called(names[0])} stays within 2 decades of that at the output.",
             confidence=confidence,
             confidence_reason=reason,
             figure=Figure("activation_gradient" if "outputs" in profile.measured else "gradient", "rms", "depth"),
@@ -165,7 +165,7 @@ class Vanishing:
     def _evidence(self, profile: Profile, affected: np.ndarray, layout: Layout, passed: bool) -> tuple[str, ...]:
         line = trend(profile.size)
         seen = np.flatnonzero(np.isfinite(profile.size))
-        first, last = layout.layers[int(profile.layers[seen[0]])], layout.layers[int(profile.layers[seen[-1]])]
+        first, last = (called(layout.layers[int(profile.layers[i])]) for i in (seen[0], seen[-1]))
         drop = float(profile.size[seen[-1]] - profile.size[seen[0]])
         evidence = [
             f"The {profile.measured} falls by {drop:.1f} decades from {last} to {first} ({TREND_DROP} to {DROP:g} "
@@ -252,7 +252,7 @@ def _squashing(layout: Layout) -> list[str]:
 def _cause(layout: Layout, profile: Profile, place: int, onset: int | None) -> str:
     early = onset is not None and onset <= EARLY
     squashing = _squashing(layout)
-    name = layout.layers[int(profile.layers[place])]
+    name = called(layout.layers[int(profile.layers[place])])
     if not early:
         return f"It began during training, so a layer near {name} probably saturated or its weights shrank."
     if squashing:

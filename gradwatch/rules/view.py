@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -70,7 +71,7 @@ class StepView:
         self.step = record.step
         self.skipped = record.skipped
         self.layout = layout
-        self.facts = {name: value for name, value in record.facts.items() if np.isfinite(value)}
+        self.facts = {name: value for name, value in record.facts.items() if math.isfinite(value)}
         self.logged = record.logged
         self._blocks: dict[str, list[Block]] = {}
         for block in record.blocks:
@@ -88,6 +89,22 @@ class StepView:
         if "loss" in self.logged:
             return self.logged["loss"]
         return next((value for key, value in self.logged.items() if _names_loss(key)), None)
+
+    @cached_property
+    def norm(self) -> float | None:
+        """The global gradient norm over the finite elements of the record's parameters, or None."""
+        if self.gradient is None:
+            return None
+        squares = np.square(self.gradient.l2)
+        return math.sqrt(float(squares[np.isfinite(squares)].sum()))
+
+    @cached_property
+    def spoilt(self) -> bool:
+        """Whether the loss or a gradient is not finite at a step that was not skipped."""
+        if self.skipped:
+            return False
+        lost = self.loss is not None and not math.isfinite(self.loss)
+        return lost or (self.gradient is not None and self.gradient.any_bad)
 
     @cached_property
     def gradient(self) -> Rows | None:
