@@ -78,9 +78,14 @@ class Recorder:
         """Waits until the sinks are open: once, at the end of the first step, so that a killed run can be opened."""
         return self._opened.wait(seconds)
 
+    @property
+    def waiting(self) -> int:
+        """Pending records in the queue."""
+        return len(self._queue)
+
     def put(self, step: int, pending: Pending) -> None:
         """Takes a pending record without waiting; ``step`` only labels a refusal."""
-        waiting = len(self._queue)
+        waiting = self.waiting
         if waiting >= self._capacity:
             self._refuse(step, ("record",))
             return
