@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from gradwatch import plugins
 from gradwatch.analyze import Stream
@@ -119,13 +119,20 @@ class Watch:
         # An interrupted user waits for nothing; one line tells how to make the report.
         self._finish(render=kind is None or issubclass(kind, Exception))
 
-    def __call__(self, function: F) -> F:
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+
+    # What a bare ``@gradwatch.watch`` returns is the function; a type checker sees a Watch, and must let it be called.
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __call__(self, function: Any, /) -> Any:
         """Decorates a train step: same signature, same results; it carries this watch as ``function.watch``."""
         self._check_open("decorate")
         if not callable(function):
             raise GradwatchError(f"cannot decorate {function!r}: it is not callable.")
         decorated = self._adapter.decorate(function) if self._adapter is not None else self._on_first_call(function)
-        decorated.watch = self  # type: ignore[attr-defined]
+        decorated.watch = self
         return decorated
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -302,7 +309,7 @@ def watch(
     report: bool = True,
     budget: float | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> Any:
+) -> Watch:
     """Watches a training run; returns a ``Watch``, or the decorated step when used as a bare decorator.
 
     Args:
@@ -331,7 +338,8 @@ def watch(
         "max_bytes": max_bytes,
     }
     if len(targets) == 1 and inspect.isroutine(targets[0]):
-        return Watch((), **options)(targets[0])
+        bare: Watch = Watch((), **options)(targets[0])
+        return bare
     return Watch(targets, **options)
 
 

@@ -75,5 +75,7 @@ def _renamed(site: Site, layer: str) -> Site:
 
 def _fingerprint(recording: Recording) -> list[bytes]:
     """Returns the bytes of every array that a reporter could change by mistake."""
-    arrays = [array for panel in recording.panels.values() for array in (panel.l2, panel.n, panel.histogram, panel.steps)]
+    arrays = [
+        array for panel in recording.panels.values() for array in (panel.l2, panel.n, panel.histogram, panel.steps)
+    ]
     return [array.tobytes() for array in arrays]

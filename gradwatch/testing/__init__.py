@@ -1,0 +1,7 @@
+"""For tests: example runs, and what every adapter, reporter and healthy run must satisfy."""
+
+from gradwatch.testing.adapters import check_adapter
+from gradwatch.testing.reporters import check_reporter
+from gradwatch.testing.runs import assert_healthy, example_run
+
+__all__ = ["assert_healthy", "check_adapter", "check_reporter", "example_run"]
