@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from gradwatch import plugins
 from gradwatch.analyze import Stream
@@ -126,7 +126,7 @@ class Watch:
     @overload
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def __call__(self, function: Any, /) -> Any:
+    def __call__(self, function: Any = None, /, *_: Any, **__: Any) -> Any:
         """Decorates a train step: same signature, same results; it carries this watch as ``function.watch``."""
         self._check_open("decorate")
         if not callable(function):
@@ -338,8 +338,7 @@ def watch(
         "max_bytes": max_bytes,
     }
     if len(targets) == 1 and inspect.isroutine(targets[0]):
-        bare: Watch = Watch((), **options)(targets[0])
-        return bare
+        return cast("Watch", Watch((), **options)(targets[0]))
     return Watch(targets, **options)
 
 

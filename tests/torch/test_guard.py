@@ -143,11 +143,11 @@ def test_no_fault_of_a_whole_watch_escapes(tmp_path: Path, caplog: pytest.LogCap
 
 @pytest.mark.usefixtures("_lenient")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_interrupts_pass_through(error: type[BaseException]) -> None:
+def test_interrupts_pass_through(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C and sys.exit inside a hook reach the loop as they are."""
     model, optimizer = make()
     with capture(model, optimizer) as captured:
-        captured.session.schedule.plan = _raise(error)  # type: ignore[method-assign]
+        monkeypatch.setattr(captured.session.schedule, "plan", _raise(error))
         with pytest.raises(error):
             loop(model, optimizer)
 
@@ -160,12 +160,14 @@ def _raise(error: type[BaseException]) -> Any:
 
 
 @pytest.mark.usefixtures("_lenient")
-def test_a_failure_is_counted_and_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_counted_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What stopped is in the run's data-quality notes, and the rest of the run can be read."""
     model, optimizer = make()
     with gradwatch.watch(model, optimizer, run=tmp_path / "run", report=False) as watch:
         loop(model, optimizer)
-        watch._scalars.log = _raise(OSError)
+        monkeypatch.setattr(watch._scalars, "log", _raise(OSError))
         watch.log(loss=1.0)
         loop(model, optimizer)
     run = gradwatch.load(tmp_path / "run")
