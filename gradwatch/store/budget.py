@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,13 +26,32 @@ class Evicted:
     last_step: int
 
     def add_to(self, known: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Returns the count of evicted files, rows and the last evicted step with this one added."""
-        known = known or {"files": 0, "rows": 0, "last_step": -1}
+        """Returns what an attempt's manifest says of evictions, with this one added.
+
+        ``rows`` and ``last_step`` are of rows of sites, ``last_step_row`` of rows of steps; ``through`` names the last
+        evicted file of each attempt and kind, because the oldest always go first.
+        """
+        known = known or {"files": 0, "rows": 0, "last_step": -1, "last_step_row": -1, "through": {}}
+        attempt, kind = self.path.parent.name, self.path.name.partition("-")[0]
+        through = {**known["through"], f"{attempt}/{kind}": self.path.name}
+        files_gone = {**known, "files": known["files"] + 1, "through": through}
+        if kind == "steps":
+            return {**files_gone, "last_step_row": max(known["last_step_row"], self.last_step)}
         return {
-            "files": known["files"] + 1,
+            **files_gone,
             "rows": known["rows"] + self.rows,
             "last_step": max(known["last_step"], self.last_step),
         }
+
+
+def was_evicted(attempt: str, name: str, evictions: Iterable[object]) -> bool:
+    """Tells whether a sealed file of an attempt was evicted, by what the rank's attempts say of evictions."""
+    kind = name.partition("-")[0]
+    for evicted in evictions:
+        through = evicted.get("through") if isinstance(evicted, Mapping) else None
+        if isinstance(through, Mapping) and name <= str(through.get(f"{attempt}/{kind}", "")):
+            return True
+    return False
 
 
 class Budget:

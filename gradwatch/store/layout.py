@@ -31,6 +31,9 @@ FLUSH_SECONDS: Final = 0.5
 HOT_BYTES: Final = 16 * 2**20
 HOT_ROWS: Final = 2_000_000
 HOT_SECONDS: Final = 600.0
+LATEST: Final = 2
+"""Times its limit at which a hot file is sealed even while a queue is drained; before that only a tick seals it, so
+that sealing does not hold up the drain at close."""
 
 MAX_JSON_BYTES: Final = 16 * 2**20
 MAX_FILE_BYTES: Final = 2**30

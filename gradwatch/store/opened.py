@@ -20,6 +20,7 @@ from gradwatch.store.layout import (
     HOT_BYTES,
     HOT_ROWS,
     HOT_SECONDS,
+    LATEST,
     META_FILE,
     ROWS,
     STEPS,
@@ -87,7 +88,7 @@ class OpenAttempt:
         self._table = sites
         self._table_state: tuple[int, int] | None = None
         self._budget = Budget(claim.directory.parent, max_bytes)
-        self._hot_limit = min(HOT_BYTES, max_bytes // 8)
+        self._hot_limit = min(HOT_BYTES, max_bytes // 16)
         self._hot: dict[str, HotFile] = {}
         self._serial = 1
         self._rows = 0
@@ -120,11 +121,11 @@ class OpenAttempt:
         self._hot[kind].append(data)
         self._rows += rows
 
-    def due(self) -> bool:
-        """Tells whether the hot files are large or old enough to be sealed."""
+    def due(self, times: int = 1) -> bool:
+        """Tells whether the hot files are old enough, or so many times large enough, to be sealed."""
         size = sum(file.size for file in self._hot.values())
         old = time.monotonic() - self._since >= HOT_SECONDS
-        return bool(self._hot) and (size >= self._hot_limit or self._rows >= HOT_ROWS or old)
+        return bool(self._hot) and (size >= times * self._hot_limit or self._rows >= times * HOT_ROWS or old)
 
     def sealing_seconds(self) -> float:
         """Estimates how long sealing the hot files would take."""
@@ -150,8 +151,12 @@ class OpenAttempt:
             self._saved = {**self.meta}
 
     def heartbeat(self) -> None:
-        """Shows that the process lives, and puts what was written on the disk itself."""
+        """Shows that the process lives, and syncs the hot files."""
         os.utime(self.directory / META_FILE)
+        self.sync()
+
+    def sync(self) -> None:
+        """Puts what was written on the disk itself."""
         for file in self._hot.values():
             file.sync()
 
@@ -220,7 +225,7 @@ class OpenAttempt:
         os.unlink(hot)
 
     def _make_room(self, size: int) -> None:
-        for evicted in self._budget.evict(size + self._hot_limit):
+        for evicted in self._budget.evict(size + LATEST * self._hot_limit):
             sealed = {name: crc for name, crc in self.meta.get("sealed", {}).items() if name != evicted.path.name}
             if evicted.path.parent == self.directory:
                 self.meta["sealed"] = sealed

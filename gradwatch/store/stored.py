@@ -209,11 +209,17 @@ def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
         yield f"{label}: {sentence}."
     evicted = meta.get("evicted")
     if isinstance(evicted, Mapping):
-        yield (
-            f"{label}: {evicted.get('rows')} rows up to step {evicted.get('last_step')} were evicted to keep within "
-            "max_bytes; raise max_bytes or choose fewer signals to keep more."
-        )
+        yield from _evictions(evicted, label)
     yield from _recorder_notes(meta.get("notes"), label)
+
+
+def _evictions(evicted: Mapping[str, Any], label: str) -> Iterator[str]:
+    advice = "to keep within max_bytes; raise max_bytes or choose fewer signals to keep more."
+    if evicted.get("rows"):
+        yield f"{label}: {evicted['rows']} rows up to step {evicted.get('last_step')} were evicted {advice}"
+    last = evicted.get("last_step_row")
+    if isinstance(last, int) and last >= 0:
+        yield f"{label}: what was logged up to step {last} was evicted {advice}"
 
 
 def _recorder_notes(notes: object, label: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gradwatch.store import files, manifest, process
+from gradwatch.store.attempt import read_meta
+from gradwatch.store.budget import was_evicted
 from gradwatch.store.layout import EVENTS_FILE, MAX_FILE_BYTES, META_FILE, SITES_PATTERN, attempts, data_files, ranks
 from gradwatch.store.read import Part, read_file
 from gradwatch.store.sitefile import read_sites
@@ -43,9 +45,11 @@ def verify(path: Path) -> Verification:
     problems = list(_site_tables(path))
     facts = [f"run {content.get('name')}, schema {content['schema_version']}"]
     for rank, directory_of_rank in ranks(path):
-        for number, directory in attempts(directory_of_rank):
+        found_attempts = attempts(directory_of_rank)
+        evictions = [read_meta(directory).get("evicted") for _, directory in found_attempts]
+        for number, directory in found_attempts:
             label = f"rank {rank} attempt {number}"
-            found = _Attempt(label, directory)
+            found = _Attempt(label, directory, evictions)
             problems.extend(found.problems)
             facts.append(found.fact())
     return Verification(tuple(problems), tuple(facts))
@@ -63,7 +67,7 @@ def _site_tables(run: Path) -> Iterator[str]:
 class _Attempt:
     """The check of one attempt."""
 
-    def __init__(self, label: str, directory: Path) -> None:
+    def __init__(self, label: str, directory: Path, evictions: list[object]) -> None:
         self.problems: list[str] = []
         self._label = label
         self._state = "damaged"
@@ -72,7 +76,8 @@ class _Attempt:
         meta = self._meta(directory)
         names = {file.name for file in data_files(directory)}
         for name in sorted(set(map(str, meta.get("sealed", {}))) - names):
-            self.problems.append(f"{label}: {name} is missing.")
+            if not was_evicted(directory.name, name, evictions):
+                self.problems.append(f"{label}: {name} is missing.")
         if meta and not SITES_PATTERN.fullmatch(str(meta.get("sites", ""))) and names:
             self.problems.append(f"{label}: its manifest names no site table.")
         elif names and meta and not (directory.parent.parent / str(meta["sites"])).exists():

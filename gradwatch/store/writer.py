@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gradwatch.record import SiteTable, StepRecord
 from gradwatch.store import attempt, process
 from gradwatch.store.columns import rows_of, step_rows_of
-from gradwatch.store.layout import FLUSH_SECONDS, FLUSH_STEPS, ROWS, STEPS
+from gradwatch.store.layout import FLUSH_SECONDS, FLUSH_STEPS, LATEST, ROWS, STEPS
 
 if TYPE_CHECKING:
     from gradwatch.store.opened import OpenAttempt
@@ -115,6 +115,7 @@ class StoreWriter:
             self._drop_oldest()
         elif self._captured >= FLUSH_STEPS:
             self.flush()
+            self._seal_if_due(times=LATEST)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Takes a line for ``events.jsonl``; callable from every thread, written at the next tick."""
@@ -132,8 +133,7 @@ class StoreWriter:
         if now >= self._beat_at:
             self._beat_at = now + process.HEARTBEAT_SECONDS
             self._guarded(lambda: self._opened().heartbeat())
-        if self._attempt is not None and self._attempt.due():
-            self._guarded(self._attempt.seal)
+        self._seal_if_due()
 
     def flush(self) -> bool:
         """Writes everything that waits; tells whether that succeeded."""
@@ -148,8 +148,13 @@ class StoreWriter:
         if self._fault is None and opened.sealing_seconds() < SEAL_AT_CLOSE_SECONDS:
             self._guarded(opened.seal)
         self._guarded(lambda: opened.save(closed=True, **self._state(status)))
+        self._guarded(opened.sync)
         opened.release()
         self._attempt = None
+
+    def _seal_if_due(self, times: int = 1) -> None:
+        if self._attempt is not None and self._fault is None and self._attempt.due(times):
+            self._guarded(self._attempt.seal)
 
     def _guarded(self, work: Callable[[], object]) -> bool:
         """Runs work that may meet a fault of the disk; nothing is written from a forked child."""
@@ -176,8 +181,6 @@ class StoreWriter:
         if time.monotonic() >= self._notes_at:
             self._notes_at = time.monotonic() + NOTES_SECONDS
             opened.save(**self._state("ok"))
-        if opened.due():
-            opened.seal()
 
     def _append(self, opened: OpenAttempt) -> None:
         while self._frames:

@@ -52,7 +52,7 @@ def kill(path: Path, rank: int = 0, attempt: int = 1) -> None:
 
 
 def test_the_later_attempt_wins(tmp_path: Path) -> None:
-    """A resumed run is one series: the later attempt replaces the earlier one from its first step on, and it is said."""
+    """A resumed run is one series: the later attempt replaces the earlier one from its first step on."""
     path = tmp_path / "run"
     write(path, [level(step, 1.0) for step in range(10)], table("a")).close()
     write(path, [level(step, 2.0) for step in range(6, 14)], table("a")).close()

@@ -40,6 +40,7 @@ def child(path, pipe):
         writer(record)
         if record.step % 5 == 4:
             assert writer.flush()
+            writer.tick()
             os.write(pipe, b"%d\\n" % record.step)
 
 directory, kills = Path(sys.argv[1]), int(sys.argv[2])
@@ -54,7 +55,7 @@ for i in range(kills):
         finally:
             os._exit(1)
     os.close(writing)
-    wanted, told = random.randrange(-1, 25), b""
+    wanted, told = random.randrange(-1, 16), b""
     while told.count(b"\\n") <= wanted:
         told += os.read(reading, 65536)
     time.sleep(random.uniform(0.0, 0.02))
@@ -81,6 +82,7 @@ for record in run.records():
     writer(record)
     if record.step % 7 == 6:
         assert writer.flush()
+        writer.tick()
     time.sleep(0.001)
 writer.close()
 """

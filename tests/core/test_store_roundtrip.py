@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwatch.examples.synthetic import SyntheticRun
-from gradwatch.record import ABSENT, SIGNALS, STAGES, STEP_FACTS, Block, Site, SiteTable, StepRecord
+from gradwatch.guard import Guard
+from gradwatch.record import ABSENT, SIGNALS, STAGES, STEP_FACTS, Block, Resolved, Site, SiteTable, StepRecord
+from gradwatch.recorder import Recorder
 from gradwatch.recording import Recording, from_records, load_recording
 from gradwatch.statistics import BINS, NULL, Statistics, UnitCounts
 from gradwatch.store import StoreWriter
@@ -225,6 +228,23 @@ def test_a_run_of_the_default_schedule_comes_back(place: Path) -> None:
     assert sealed.quality == ()
     assert not sealed.open
     assert {path.suffix for path in (place / "rank0000" / "a0001").iterdir()} == {".json", ".parquet"}
+
+
+def test_through_the_recorder(place: Path) -> None:
+    """Handed over on one thread and written on another, a run comes back whole, and closing takes less than 2 s."""
+    run = SyntheticRun(layers=4, steps=300)
+    records = list(run.records())
+    sink = StoreWriter(place, run.sites, {})
+    recorder = Recorder([sink], Guard())
+    recorder.start()
+    assert recorder.wait_open()
+    for i in range(0, len(records), 100):
+        for record in records[i : i + 100]:
+            recorder.put(record.step, Resolved(record))
+        time.sleep(0.15)
+    assert recorder.close()
+    assert_same(load_recording(place), from_records(records, run.sites))
+    assert verify(place).whole
 
 
 def test_a_late_row_may_come_alone(place: Path) -> None:
