@@ -79,7 +79,7 @@ def bucket(steps: npt.NDArray[np.int64], columns: int, *, keep: Iterable[int] = 
     if t > columns:
         for step in keep:
             at = int(np.searchsorted(steps, step))
-            starts = np.union1d(starts, np.arange(max(0, at - around), min(t, at + around + 1), dtype=np.intp))
+            starts = np.union1d(starts, np.arange(max(0, at - around), min(t, at + around + 2), dtype=np.intp))
     ends = np.append(starts[1:], t) - 1
     return Buckets(starts, steps[starts] if t else steps, steps[ends] if t else steps)
 

@@ -5,13 +5,11 @@ root.classList.add('js');
 const $ = (id) => document.getElementById(id);
 const meta = JSON.parse($('meta').textContent);
 const {layers, findings, metrics, lanes, start} = meta;
-const SHAPES = {critical: '▲', warning: '■', notice: '●'};
-const MARKERS = {critical: 'triangle-up', warning: 'square', notice: 'circle'};
+const SHAPES = {critical: '▲', warning: '■', notice: '●'}, MARKERS = {critical: 'triangle-up', warning: 'square', notice: 'circle'};
 const state = {layer: 0, step: 0, metric: start.metric, view: start.view, x: null, y: null};
 const metricOf = new Map(metrics.map((metric) => [metric.key, metric]));
 const tables = {};
-let colours = meta.palettes.light;
-let ready = false;
+let colours = meta.palettes.light, ready = false;
 
 // Elements, numbers, names. The text of a run enters the page by textContent, and plotly's texts escaped.
 
@@ -77,13 +75,12 @@ const layout = (margin, more) => ({
   hoverlabel: {bgcolor: colours.ink, bordercolor: colours.ink, font: {color: colours.page, size: 12.5}, namelength: 0}, ...more,
 });
 const draw = (id, data, settings) => window.Plotly.react($(id), data, settings, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
-const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5];
+const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4, font: {size: 12}}};
 const stepAxis = (id, margin, more = {}) => {
   const range = more.range ?? fullRange(), room = $(id).clientWidth - margin;
   const spacing = range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))};
   return axis({...spacing, range, tickformat: ',~s', hoverformat: ',d', ...more});
 };
-const stepTitle = {title: {text: 'step', standoff: 4, font: {size: 12}}};
 const powers = (low, high, base = 10, most = 6) => {
   const stride = Math.max(1, Math.ceil((high - low + 1) / most)), list = [];
   for (let p = Math.ceil(low / stride) * stride; p <= high; p += stride) list.push(p);
@@ -244,8 +241,7 @@ const cellAt = (event) => {
 const wireHeatmap = () => {
   const plot = $('heatmap'), tip = $('tip');
   plot.on('plotly_hover', (event) => {
-    tip.textContent = cellAt(event).text;
-    tip.hidden = false;
+    [tip.textContent, tip.hidden] = [cellAt(event).text, false];
     const {clientX, clientY} = event.event, box = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(6, Math.min(window.innerWidth - box.width - 6, clientX + 14))}px`;
     tip.style.top = `${clientY + 18 + box.height > window.innerHeight ? clientY - box.height - 12 : clientY + 18}px`;
@@ -305,7 +301,7 @@ tables.lanes = () => ({caption: 'Findings', head: ['finding', 'severity', 'first
 
 // Gradient flow by depth.
 
-let flow = null;
+let flow;
 const currentStep = () => (meta.flow ? meta.flow.steps[state.step] : null);
 const groupName = ([a, b]) => (a === b ? layers[a].name : `${layers[a].name} … ${layers[b].name}`);
 const readFlow = async () => {
@@ -332,15 +328,14 @@ const drawFlow = () => {
     xaxis: axis({range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, title: {text: 'input → output', standoff: 6, font: {size: 12}}}), yaxis: y,
   }));
   const step = whole(all[state.step]), slope = slopes[state.step], per = groups.some(([a, b]) => a !== b) ? 'group of layers' : 'layer';
-  $('step').value = state.step;
-  $('step-text').textContent = `step ${step}`;
+  [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
   $('slope').textContent = slope === null ? '' : Math.abs(slope) < 0.005 ? 'flat from input to output' : `${Math.abs(slope).toFixed(2)} decades ${slope > 0 ? 'more' : 'less'} per ${per} towards the output`;
   legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], ...(state.step ? [[colours.soft, `start (step ${whole(all[0])})`, 'stroke dotted']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
   describe('flow', `Gradient rms by depth at step ${step}: ${$('slope').textContent || 'no finite gradients'}`);
   refreshTable('flow');
 };
 tables.flow = () => ({caption: `Gradient rms at step ${whole(currentStep())}`, head: ['layer', 'median', 'smallest', 'largest'], rows: meta.flow.groups.map((group, i) => [groupName(group), ...[0, 1, 2].map((part) => short(flow.at(part, state.step)[i]))])});
-let pending = false;
+let pending = false, playing = null;
 const setStep = (index) => {
   if (!meta.flow) return;
   state.step = Math.max(0, Math.min(meta.flow.steps.length - 1, index));
@@ -353,7 +348,6 @@ const setStep = (index) => {
     remember();
   });
 };
-let playing = null;
 const play = () => {
   const last = meta.flow.steps.length - 1;
   if (!playing && state.step === last) setStep(0);
@@ -367,7 +361,7 @@ const play = () => {
 const TIME_CHARTS = {gradient: 'gradient', ratio: 'update / weight', activation: 'activation', delta: 'activation gradient'};
 const CHARTS = [...Object.keys(TIME_CHARTS), 'shares', 'histogram'];
 const LINE_COLOURS = ['accent', 'second', 'notice', 'warning', 'critical', 'soft'];
-const USUAL = [10 ** -3.5, 10 ** -2.5];
+const USUAL = [10 ** -3.5, 10 ** -2.5], FLOAT16 = [[-24, 'float16 smallest'], [-14, 'float16 smallest normal'], [16, 'float16 largest']];
 const finite = (line) => line.y.filter((v) => Number.isFinite(v ?? NaN)).length;
 const siteName = (name) => { const {name: layer} = layers[state.layer]; return name === layer ? 'output' : name.startsWith(layer) ? name.slice(layer.length + 1) : name; };
 const matrixLine = async (key, layer) => {
@@ -406,7 +400,6 @@ const timeChart = (id, {lines, bad, zeros}) => {
   const cells = (line, step) => { const at = line.time.first.indexOf(step); return at < 0 ? '' : format(line.y[at]); };
   tables[id] = () => ({caption: TIME_CHARTS[id] ?? id, head: ['step', ...lines.map((line) => line.name)], rows: lines[0].time.first.map((step) => [whole(step), ...lines.map((line) => cells(line, step))])});
 };
-const FLOAT16 = [[-24, 'float16 smallest'], [-14, 'float16 smallest normal'], [16, 'float16 largest']];
 const drawHistogram = async (layer) => {
   const {at, low: first, bins: count, time: axis_} = meta.histograms.layers[layer], data = new Uint8Array(await inflate('histograms')), time = meta.histograms.times[axis_];
   const share = (bin, column) => { const code = data[at + column * count + bin]; return code ? 2 ** ((code - 255) / 4) : null; }, bins = Array.from({length: count}, (_, i) => i);
@@ -490,8 +483,7 @@ const match = (text, query) => {
   for (const character of query) { const next = text.indexOf(character, from); if (next < 0) return Infinity; score += next - from; from = next + 1; }
   return score;
 };
-const finder = {hits: [], at: 0};
-const search = () => {
+const finder = {hits: [], at: 0}, search = () => {
   const query = $('find').value.trim().toLowerCase(), scored = query ? layers.map((layer, i) => [match(layer.name.toLowerCase(), query), i]) : [];
   Object.assign(finder, {at: 0, hits: scored.filter(([score]) => score < Infinity).sort((a, b) => a[0] - b[0] || a[1] - b[1]).slice(0, 50).map(([, i]) => i)});
   listHits(Boolean(query));

@@ -1,0 +1,71 @@
+"""Recordings made by hand for the tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from gradwatch.examples.synthetic import SyntheticRun
+from gradwatch.record import PARAMETER_SIGNALS, Block, Site, SiteTable, StepRecord
+from gradwatch.recording import Recording, from_records
+from gradwatch.statistics import concatenate, measure
+
+Scale = Callable[[str, int, int], float]
+USUAL = {"gradient": 1e-2, "update": 1e-4, "weight": 0.1}
+
+
+def synthetic(layers: int, steps: int, fault: str | None = None, name: str = "run") -> Recording:
+    """Returns the recording of a made-up run."""
+    run = SyntheticRun(layers=layers, steps=steps, fault=fault)
+    facts = {"framework": "PyTorch", "version": "2.0", "world_size": 1, "schedule": {"every": None}}
+    return from_records(run.records(), run.sites, name=name, facts=facts)
+
+
+def dense(
+    names: Sequence[str],
+    steps: int,
+    *,
+    optimizers: Mapping[str, int] | None = None,
+    scale: Scale = lambda signal, *_: USUAL[signal],
+    bad_from: int | None = None,
+    dtype: str = "float32",
+    name: str = "run",
+    quality: tuple[str, ...] = (),
+) -> Recording:
+    """Returns a run in which every signal of one 8 x 8 weight a layer is captured at every step.
+
+    Args:
+        names: of the layers.
+        steps: captured steps of every optimizer.
+        optimizers: name of each layer's optimizer to its place in the list, by layer; one optimizer by default.
+        scale: standard deviation of a signal's elements, by signal, layer and step.
+        bad_from: step from which the second half of the layers holds NaN.
+        dtype: of the parameters.
+        name: of the run.
+        quality: data-quality notes.
+    """
+    random = np.random.default_rng(0)
+    keys = sorted(set((optimizers or {}).values())) or [0]
+    table = SiteTable(optimizers=[f"optimizer {key}" if len(keys) > 1 else "" for key in keys])
+    ids = {}
+    for signal in PARAMETER_SIGNALS:
+        for i, layer in enumerate(names):
+            owner = (optimizers or {}).get(layer, 0)
+            site = Site(signal, f"{layer}.weight", layer, "weight", (8, 8), 64, dtype, table.optimizers[owner])
+            ids[signal, i] = table.add(site)
+    records = []
+    for owner in range(len(keys)):
+        mine = [i for i, layer in enumerate(names) if (optimizers or {}).get(layer, 0) == owner]
+        for step in range(steps):
+            blocks = []
+            for signal in PARAMETER_SIGNALS:
+                arrays = [random.normal(size=64) * scale(signal, i, step) for i in mine]
+                for i, array in zip(mine, arrays, strict=True):
+                    if bad_from is not None and step >= bad_from and i >= len(names) // 2:
+                        array[:3] = np.nan
+                sites = np.array([ids[signal, i] for i in mine], dtype=np.uint32)
+                blocks.append(Block(signal, sites, concatenate([measure(a) for a in arrays]), "unscaled", None))
+            facts = {"learning_rate": 0.01}
+            records.append(StepRecord(step, owner, 0.1 * step, False, tuple(blocks), facts, {"loss": 1 / (1 + step)}))
+    return from_records(records, table, name=name, quality=quality)
