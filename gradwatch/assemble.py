@@ -58,6 +58,7 @@ class _Names:
         for chunk in attempt.rows:
             chunk.rename(sites, optimizers)
         attempt.steps = [_mapped_steps(steps, optimizers) for steps in attempt.steps]
+        attempt.stated_first = {int(optimizers[key]): step for key, step in attempt.stated_first.items()}
 
     def _optimizers(self, table: SiteTable) -> npt.NDArray[np.uint8]:
         for name in table.optimizers:
@@ -110,6 +111,7 @@ def _gathered(attempts: list[StoredAttempt]) -> tuple[_Names, dict[int, Gathered
     for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, -attempt.number)):
         names.adopt(attempt)
     _cut(attempts)
+    _cut_unequal(attempts)
     by_rank: dict[int, Gathered] = {}
     for rank in sorted({attempt.rank for attempt in attempts}):
         rows: list[Chunk] = []
@@ -146,7 +148,18 @@ def _cut(attempts: list[StoredAttempt]) -> None:
         _cut_attempt(attempt, limit)
 
 
-def _cut_attempt(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> None:
+def _cut_unequal(attempts: list[StoredAttempt]) -> None:
+    """Leaves out steps that not all living ranks have flushed yet: their shards would not add up to the whole."""
+    living = [attempt for attempt in attempts if attempt.alive and attempt.last is not None]
+    if len({attempt.rank for attempt in living}) < 2:
+        return
+    limit = np.full(256, min(attempt.last for attempt in living if attempt.last is not None) + 1)
+    for attempt in living:
+        _keep_before(attempt, limit)
+
+
+def _keep_before(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> tuple[int, int | None]:
+    """Cuts an attempt at a step of each optimizer; returns the number of rows cut and the first step of them."""
     cut, first = 0, None
     for chunk in attempt.rows:
         kept = chunk.step < limit[chunk.optimizer]
@@ -158,6 +171,11 @@ def _cut_attempt(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> None:
         kept = steps["step"] < limit[steps["optimizer"]]
         if not kept.all():
             attempt.steps[i] = steps.take(np.flatnonzero(kept))
+    return cut, first
+
+
+def _cut_attempt(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> None:
+    cut, first = _keep_before(attempt, limit)
     if cut:
         attempt.notes.append(f"{attempt.label}: {cut} rows from step {first} on were replaced by a later attempt.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ _ROW_BYTES: Final = 1024
 _LOGGED_BYTES: Final = 64 * 2**20
 _MAX_LOGGED: Final = 64_000_000
 _BATCH_ROWS: Final = 16_384
+_MAX_BATCHES: Final = 1_000_000
+_MAX_DAMAGED: Final = 1000
 _OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
@@ -152,7 +155,7 @@ def _read_group(kind: str, opened: pq.ParquetFile, group: int) -> Rows | StepRow
 
 
 def _read_hot(part: Part, data: bytes) -> None:
-    found = list(frames(data))
+    found = list(islice(frames(data), _MAX_BATCHES))
     heads = [data[: found[0].start], append.head(part.file.kind)] if found else []
     rows: list[Rows] = []
     refused = whole = 0
@@ -160,6 +163,8 @@ def _read_hot(part: Part, data: bytes) -> None:
         if frame.end > len(data):
             refused += i < len(found) - 1
             continue
+        if refused > _MAX_DAMAGED:
+            break
         whole = frame.end
         read = _read_frame(part, data, frame, heads)
         if isinstance(read, Rows):

@@ -34,6 +34,7 @@ class StoredAttempt:
         notes: what a reader should know of it, a sentence each.
         alive: whether its process still writes it.
         last: the last step it has anything of, also after its rows were handed on.
+        stated_first: optimizer to its first step, by the manifest.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class StoredAttempt:
     notes: list[str] = field(default_factory=list)
     alive: bool = False
     last: int | None = None
+    stated_first: dict[int, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -60,10 +62,7 @@ class StoredAttempt:
 
     def first_steps(self) -> dict[int, int]:
         """Returns the first step of each optimizer, also when its rows were evicted since."""
-        found: dict[int, int] = {}
-        stated = self.meta.get("first_steps", {})
-        if isinstance(stated, Mapping):
-            found = {int(key): step for key, step in stated.items() if str(key).isdigit() and isinstance(step, int)}
+        found = dict(self.stated_first)
         for step, optimizer in self._steps():
             for key in np.unique(optimizer).tolist():
                 first = int(step[optimizer == key].min())
@@ -110,6 +109,7 @@ def _read_attempt(run: Path, rank: int, number: int, directory: Path, tables: di
         attempt.rows.extend(part.chunks)
         attempt.steps.extend(part.steps)
     _check_rows(attempt)
+    attempt.stated_first = _stated_first(attempt)
     if attempt.alive:
         _cut_unfinished(attempt)
     attempt.last = attempt.last_step()
@@ -164,6 +164,14 @@ def _site_table(run: Path, attempt: StoredAttempt, parts: list[Part], tables: di
             problems.append(f"{attempt.label}: the site table {name[:64]} is missing or damaged ({error}).")
     attempt.notes.extend(problems)
     return max((tables[name] for name in names if name in tables), key=len, default=SiteTable())
+
+
+def _stated_first(attempt: StoredAttempt) -> dict[int, int]:
+    stated = attempt.meta.get("first_steps")
+    if not isinstance(stated, Mapping):
+        return {}
+    known = {str(i): i for i in range(len(attempt.sites.optimizers))}
+    return {known[key]: step for key, step in stated.items() if key in known and isinstance(step, int) and step >= 0}
 
 
 def _check_rows(attempt: StoredAttempt) -> None:

@@ -288,3 +288,35 @@ def test_several_optimizers_are_matched_by_name(tmp_path: Path) -> None:
     assert got.sites.optimizers == ["d", "g"]
     assert got.panels["gradient", 1].steps.tolist() == [0, 1]
     assert ("gradient", 0) not in got.panels
+
+
+def test_a_later_attempt_cuts_by_the_name_of_its_optimizer(tmp_path: Path) -> None:
+    """Where a later attempt begins is known per optimizer by name, also when its first rows were evicted."""
+    path = tmp_path / "run"
+    run = SyntheticRun(layers=1, steps=9)
+    records = list(run.records())
+    write(path, [replace(record, optimizer=0) for record in records], SiteTable(run.sites, ["g", "d"])).close()
+    later = [replace(record, optimizer=i) for record in records[5:] for i in (0, 1)]
+    write(path, later, SiteTable(run.sites, ["d", "g"])).close()
+    second = path / "rank0000" / "a0002"
+    meta = manifest.read(second / "meta.json")
+    meta["first_steps"] = {"0": 5, "1": 3}
+    (second / "meta.json").write_bytes(manifest.encode(meta))
+    got = load_recording(path)
+    assert got.sites.optimizers == ["d", "g"]
+    assert got.panels["gradient", 0].steps.tolist() == [5, 6, 7, 8]
+    assert got.panels["gradient", 1].steps.tolist() == [0, 1, 2, 5, 6, 7, 8]
+
+
+def test_living_ranks_are_read_to_the_same_step(tmp_path: Path) -> None:
+    """While ranks are written, steps that only some have flushed are not merged yet: a part is not the whole."""
+    path = tmp_path / "run"
+    writers = []
+    for rank, steps in ((0, 7), (1, 5)):
+        records = [StepRecord(t, blocks=(block([np.ones(3)], "shard"),)) for t in range(steps)]
+        writers.append(write(path, records, table("a"), rank=rank, world_size=2, launch_id="L"))
+    panel = load_recording(path).panels["gradient", 0]
+    assert panel.steps.tolist() == list(range(5))
+    assert panel.n[:, 0].tolist() == [6] * 5
+    for writer in writers:
+        writer.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradwatch.errors import RunError
 from gradwatch.examples.synthetic import SyntheticRun
@@ -304,3 +307,24 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be created"):
         StoreWriter(tmp_path / "file" / "run", sites, {})
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_bytes_are_a_hot_file(data: st.DataObject) -> None:
+    """Whatever bytes a hot file holds, reading gives whole batches or none, and never an exception."""
+    records = [replace(record, blocks=record.blocks[:1]) for record in SyntheticRun(layers=1, steps=2).records()]
+    whole = append.head(ROWS) + b"".join(append.encode(rows_of([record]), "") for record in records)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), min_size=2, max_size=2)))
+    middle = data.draw(st.binary(max_size=64) | st.just(b"\xff" * 64))
+    mixed = whole[: cuts[0]] + middle + data.draw(st.sampled_from([whole[cuts[1] :], whole[cuts[0] :], whole]))
+    with tempfile.TemporaryDirectory() as directory:
+        file = DataFile(1, ROWS, sealed=False)
+        (Path(directory) / file.name).write_bytes(mixed)
+        part = read_file(Path(directory), file)
+    singles = [rows_of([record]).checksum() for record in records]
+    for chunk in part.chunks:
+        rows = chunk.rows()
+        for step in np.unique(rows["step"]).tolist():
+            at = np.flatnonzero(rows["step"] == step)
+            assert rows.take(at[: len(rows_of([records[step]]))]).checksum() in singles
