@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, cast, overload
 
 from gradwatch import plugins
-from gradwatch.analyze import Stream
 from gradwatch.errors import GradientFinding, GradwatchError
 from gradwatch.findings import Finding
 from gradwatch.guard import Guard, log
@@ -25,7 +24,6 @@ from gradwatch.recorder import CLOSE_SECONDS, Recorder
 from gradwatch.run import load
 from gradwatch.scalars import Reader, Scalars
 from gradwatch.schedule import Schedule
-from gradwatch.store import StoreWriter
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnFinding = str | Callable[[Finding], None]
@@ -126,9 +124,10 @@ class Watch:
     @overload
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def __call__(self, function: Any = None, /, *_: Any, **__: Any) -> Any:
+    def __call__(self, *args: Any, **_: Any) -> Any:
         """Decorates a train step: same signature, same results; it carries this watch as ``function.watch``."""
         self._check_open("decorate")
+        function = args[0] if args else None
         if not callable(function):
             raise GradwatchError(f"cannot decorate {function!r}: it is not callable.")
         decorated = self._adapter.decorate(function) if self._adapter is not None else self._on_first_call(function)
@@ -165,6 +164,10 @@ class Watch:
         _open_watches.add(self)
 
     def _wire(self, adapter: plugins.Adapter, launch: Launch) -> plugins.Session:
+        # Rules and store are half of what importing gradwatch would cost: who only imports it does not pay for them.
+        from gradwatch.analyze import Stream  # noqa: PLC0415
+        from gradwatch.store import StoreWriter  # noqa: PLC0415
+
         self._rank = launch.rank
         self._sites = SiteTable(optimizers=())
         schedule = Schedule(**self._schedule_options, lean=launch.rank > 0, alarms=launch.world_size == 1)

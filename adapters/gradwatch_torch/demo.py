@@ -14,7 +14,6 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import gradwatch
-from gradwatch.findings import Finding
 from gradwatch_torch.progress import Progress
 
 DEPTH: Final = 12
@@ -78,11 +77,7 @@ class Digits:
 
 
 def run(out: Path, *, seed: int) -> Sequence[Path]:
-    """Trains both networks, watched, prints how well they learn, and returns their run directories, the sick one first.
-
-    Raises:
-        GradwatchError: when the runs cannot be written below ``out``.
-    """
+    """Trains both networks, watched, prints how well they learn, and returns their run directories, the sick first."""
     print(f"Two networks of {DEPTH} hidden layers learn to read handwritten digits.\n")
     print("sick: sigmoid after every layer")
     sick = train(sick_block, out / "sick", seed)
@@ -113,7 +108,7 @@ def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int 
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     progress = Progress(epochs * -(-TRAINING_DIGITS // BATCH))
 
-    def tell(finding: Finding) -> None:
+    def tell(finding: gradwatch.Finding) -> None:
         progress.note(f"{finding.severity}, since step {finding.first_step}: {finding.title}")
 
     with gradwatch.watch(model, optimizer, run=path, on_finding=tell) as watch:

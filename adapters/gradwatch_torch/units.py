@@ -44,7 +44,8 @@ def unit_axis(module: nn.Module, output: Tensor, inherited: int | None) -> int |
 def alive_units(values: Tensor, axis: int) -> Tensor:
     """Returns which units are not zero on some sample, bool, shape [units]."""
     others = [d for d in range(values.ndim) if d != axis]
-    return (values.detach() != 0).any(dim=others) if others else values.detach() != 0
+    size = values.detach().abs()
+    return (size.amax(dim=others) if others else size) != 0
 
 
 def saturated_pairs(module: nn.Module, output: Tensor) -> Tensor | None:
