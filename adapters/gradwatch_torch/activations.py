@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,13 +171,3 @@ def first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, (tuple, list)):
         return next((found for item in value if (found := first_tensor(item)) is not None), None)
     return None
-
-
-def on_first_pass(guard: Guard, seen: Callable[[nn.Module], None]) -> Callable[[], None]:
-    """Calls ``seen`` with every module at its entry, until the returned function is called."""
-
-    def enter(module: nn.Module, _: Any) -> None:
-        seen(module)
-
-    handle = torch_module.register_module_forward_pre_hook(guard.wrap(enter, "layer order"))
-    return handle.remove

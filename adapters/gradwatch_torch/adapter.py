@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,11 +15,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from gradwatch.errors import GradwatchError
 from gradwatch.plugins import Session
 from gradwatch_torch import interception, targets
-from gradwatch_torch.activations import Activations, Layer, on_first_pass
+from gradwatch_torch.activations import Activations, Layer
 from gradwatch_torch.capture import OptimizerCapture, Shared
 from gradwatch_torch.device import HostCopy
+from gradwatch_torch.first_pass import FirstPass
 from gradwatch_torch.losses import Losses
 from gradwatch_torch.targets import Parameter
+from gradwatch_torch.wrappers import averages_gradients, is_compiled
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +38,7 @@ class TorchAdapter:
         self._status: dict[int, tuple[str, str]] = {}
         self._captures: dict[int, OptimizerCapture] = {}
         self._session: Session | None = None
-        self._end_of_first_pass: Callable[[], None] | None = None
+        self._first_pass: FirstPass | None = None
 
     def claims(self, *objects: Any) -> bool:
         """Tells whether these are torch modules and optimizers, also in lists and dicts."""
@@ -60,14 +61,15 @@ class TorchAdapter:
         self._losses = Losses()
         layers = self._layers(models, optimizers)
         self._activations = Activations(session.sites, layers, session.recorder.guard)
-        self._compiled = _is_compiled(models)
+        self._compiled = any(is_compiled(model) for model in models.values())
         if self._compiled:
             session.note("no activations were captured, because the model is compiled")
         self._extra = [p.tensor for p in watched if self._status[id(p.tensor)][1] == "missing"]
-        self._reduced = any(_reduces(model) for model in models.values())
+        self._reduced = any(averages_gradients(model) for model in models.values())
         self._listen(optimizers)
         if not self._compiled:
-            self._observe_order(models)
+            self._first_pass = FirstPass(models, session.recorder.guard)
+            self._ends.append(self._first_pass.stop)
         self._switch()
 
     def detach(self) -> None:
@@ -210,7 +212,7 @@ class TorchAdapter:
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         capture = self._captures.get(id(optimizer)) or self._adopt(optimizer)
         if capture is not None:
-            capture.reduced = self._reduced
+            capture.reduced = self._reduced or (self._first_pass is not None and self._first_pass.averaged)
             capture.before_step(optimizer, args, kwargs)
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -252,35 +254,13 @@ class TorchAdapter:
         for capture in self._captures.values():
             capture.clipped(tensors, max_norm, HostCopy(norm))
 
-    def _observe_order(self, models: Mapping[str, nn.Module]) -> None:
-        """Learns the order of the layers from the first forward pass, and whether DDP wraps a model there."""
-        assert self._session is not None
-        names = {id(module): targets.layer_name(path, module) for path, module in targets.modules(models)}
-        roots = {id(targets.unwrap(model)) for model in models.values()}
-        order: dict[str, None] = {}
-
-        def enter(module: nn.Module) -> None:
-            if id(module) in names:
-                order.setdefault(names[id(module)])
-            elif _reduces(module) and id(targets.unwrap(module)) in roots:
-                self._reduced = True
-
-        remove = on_first_pass(self._session.recorder.guard, enter)
-        sites = self._session.sites
-
-        def end() -> None:
-            remove()
-            if order:
-                sites.set_order(order)
-
-        self._end_of_first_pass = end
-        self._ends.append(remove)
-
     def _after_end(self) -> None:
         """Called when any step has ended."""
-        if self._end_of_first_pass is not None:
-            self._end_of_first_pass()
-            self._end_of_first_pass = None
+        assert self._session is not None
+        if self._first_pass is not None:
+            self._first_pass.end(self._session.sites)
+            self._reduced |= self._first_pass.averaged
+            self._first_pass = None
         self._activations.end_step()
         self._losses.end_step()
         self._switch()
@@ -293,34 +273,3 @@ class TorchAdapter:
 
 def _scaled_optimizer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[1] if len(args) > 1 else kwargs.get("optimizer")
-
-
-def _reduces(module: nn.Module) -> bool:
-    """Tells whether a module is, or wraps, a DistributedDataParallel."""
-    while True:
-        if type(module).__name__ == "DistributedDataParallel":
-            return True
-        inner = getattr(module, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return False
-        module = inner
-
-
-def _is_compiled(models: Mapping[str, nn.Module]) -> bool:
-    """Tells whether a model, or a wrapper around one that the user did not pass, is compiled.
-
-    A hook that is on during the first compiled call would break its graph.
-    """
-    for _, module in targets.modules(models):
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            return True
-    if any(_compiles(model) for model in models.values()):
-        return True
-    roots = [targets.unwrap(model) for model in models.values()]
-    return any(
-        holder.get("_orig_mod") is root for root in roots for holder in gc.get_referrers(root) if type(holder) is dict
-    )
-
-
-def _compiles(value: Any) -> bool:
-    return type(value).__name__ == "OptimizedModule"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,15 +13,7 @@ from torch.optim import Optimizer
 
 from gradwatch.errors import GradwatchError
 from gradwatch.record import Site
-
-_WRAPPERS: Final = {
-    "OptimizedModule": "_orig_mod",
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-    "FullyShardedDataParallel": "module",
-    "CheckpointWrapper": "_checkpoint_wrapped_module",
-}
-"""Torch's wrappers (compile, DDP, FSDP, checkpointing) and the attribute under which each keeps its module."""
+from gradwatch_torch.wrappers import unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +90,6 @@ def parameters(named: Mapping[str, nn.Module]) -> list[Parameter]:
 def layer_name(path: str, module: nn.Module) -> str:
     """Returns the name of the layer at a path: the path itself, or the class name for a root."""
     return path or type(module).__name__
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """Returns the module behind torch's own wrappers."""
-    while True:
-        name = _WRAPPERS.get(type(module).__name__)
-        inner = getattr(module, name, None) if name and type(module).__module__.startswith("torch.") else None
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def site(signal: str, parameter: Parameter, optimizer: str, status: str) -> Site:
