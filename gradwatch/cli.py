@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     added = commands.add_parser("demo", help="train a sick and a repaired network and report on both")
-    added.add_argument("--framework", default="torch", help="torch by default")
+    added.add_argument("--framework", help="by default the first installed one that has a demo")
     added.add_argument("--seed", type=int, default=0, help="of data order and initialisation")
     added.add_argument("--out", type=Path, default=Path("gradwatch-demo"), metavar="DIR", help="where the runs go")
     added.add_argument("--open", action="store_true", help="open the sick run's report in a browser")
@@ -154,11 +154,12 @@ def _on_run(
 
 
 def _fresh(out: Path) -> Path:
-    """Returns the directory if it holds nothing, or else the first of ``out-2``, ``out-3``, ... that does."""
+    """Makes the directory unless it holds something; or else the first of ``out-2``, ``out-3``, ... that does not."""
     number, candidate = 1, out
     while candidate.exists() and not (candidate.is_dir() and not any(candidate.iterdir())):
         number += 1
         candidate = out.with_name(f"{out.name}-{number}")
+    candidate.mkdir(parents=True, exist_ok=True)
     return candidate
 
 

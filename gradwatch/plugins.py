@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from gradwatch.errors import GradwatchError
 from gradwatch.findings import Analysis
@@ -16,6 +16,9 @@ from gradwatch.recorder import Recorder
 from gradwatch.recording import Recording
 from gradwatch.scalars import Scalars
 from gradwatch.schedule import Schedule
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,19 +131,25 @@ def reporter(name: str, **options: Any) -> Reporter:
     return made
 
 
-def demo(framework: str) -> Demo:
-    """Returns the demonstration of a framework.
+def demo(framework: str | None = None) -> Demo:
+    """Returns the demonstration of a framework, by default of the first one that is installed.
 
     Raises:
         GradwatchError: when there is none, or something that it imports is not installed.
     """
+    name = framework or _demonstrated()
     try:
-        found: Demo = _load("demo", framework)
+        found: Demo = _load("demo", name)
     except ImportError as error:
         raise GradwatchError(
-            f"the {framework} demo needs {error.name or error}, which is not installed: pip install 'gradwatch[demo]'."
+            f"the {name} demo needs {error.name or error}, which is not installed: pip install 'gradwatch[demo]'."
         ) from error
     return found
+
+
+def _demonstrated() -> str:
+    names = [entry.name for entry in _entries("gradwatch.demos")]
+    return next((name for name in names if find_spec(name) is not None), names[0] if names else "")
 
 
 def _load(what: str, name: str) -> Any:
@@ -152,4 +161,6 @@ def _load(what: str, name: str) -> Any:
 
 
 def _entries(group: str) -> Iterator[EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415  a tenth of what importing gradwatch would cost
+
     return iter(entry_points(group=group))

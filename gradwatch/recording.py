@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.gather import gather
 from gradwatch.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.record import Block, SiteTable, StepRecord
 from gradwatch.statistics import Float
-from gradwatch.store.chunk import chunk_of
-from gradwatch.store.columns import rows_of, step_rows_of
 
 __all__ = [
     "Panel",
@@ -101,6 +98,10 @@ def from_records(
     quality: tuple[str, ...] = (),
 ) -> Recording:
     """Builds a recording from step records in memory; of a step given twice the last row of each site wins."""
+    from gradwatch.gather import gather  # noqa: PLC0415  only who reads or builds runs pays for it
+    from gradwatch.store.chunk import chunk_of  # noqa: PLC0415
+    from gradwatch.store.columns import rows_of, step_rows_of  # noqa: PLC0415
+
     every = list(records)
     gathered = gather([chunk_of(rows_of(every))], [step_rows_of(every)], sites)
     return Recording(name, sites, gathered.panels, gathered.step_tables, facts, quality)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradwatch import analyze, plugins, recording
+from gradwatch import plugins, recording
 from gradwatch.errors import GradwatchError
 from gradwatch.findings import Analysis, Finding
 from gradwatch.record import SIGNALS
@@ -33,6 +33,8 @@ class Run:
     @cached_property
     def analysis(self) -> Analysis:
         """The outcome of all rules."""
+        from gradwatch import analyze  # noqa: PLC0415  the rules are imported only where a run is judged
+
         return analyze.analyze(self.recording)
 
     @property

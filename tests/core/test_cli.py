@@ -308,9 +308,10 @@ def test_demo_leaves_earlier_runs_alone(demonstration: list[tuple[Path, int]], t
     cli.main(["demo", "--out", str(out)])
     (out / "sick").mkdir()
     cli.main(["demo", "--out", str(out)])
-    (tmp_path / "out-2").write_text("a file")
+    (out.with_name("out-2") / "sick").mkdir()
+    out.with_name("out-3").write_text("a file")
     cli.main(["demo", "--out", str(out)])
-    assert [used.name for used, _ in demonstration] == ["out", "out-2", "out-3"]
+    assert [used.name for used, _ in demonstration] == ["out", "out-2", "out-4"]
 
 
 def test_a_demo_of_an_unknown_framework_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
