@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -28,6 +29,7 @@ from gradwatch.store.layout import (
 )
 
 _STALE_SECONDS: Final = 60.0
+_RACES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +120,17 @@ def _claim_in(run: Path, content: Mapping[str, Any], meta: Mapping[str, Any]) ->
         files.place_exclusive(run / RUN_FILE, manifest.encode(opening))
     rank = run / rank_name(int(meta["rank"]))
     rank.mkdir(exist_ok=True)
-    while not (_stranger(run, str(meta["launch_id"])) or any(_lives(path) for _, path in attempts(rank))):
+    launch_id = str(meta["launch_id"])
+    for _ in range(_RACES):
+        if _stranger(run, launch_id) or any(_lives(path) for _, path in attempts(rank)):
+            return None
         claimed = _create(run, rank, meta)
-        if claimed is None:
-            continue
-        if _stranger(run, str(meta["launch_id"])) and _launch_of(run) != meta["launch_id"]:
+        if claimed is not None and _stranger(run, launch_id) and _launch_of(run) != launch_id:
             shutil.rmtree(claimed.directory, ignore_errors=True)
             return None
-        return claimed
-    return None
+        if claimed is not None:
+            return claimed
+    raise OSError(errno.EEXIST, f"{rank} holds something that is no attempt under the name of the next one")
 
 
 def _create(run: Path, rank: Path, meta: Mapping[str, Any]) -> Claim | None:

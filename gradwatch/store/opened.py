@@ -31,6 +31,9 @@ from gradwatch.store.layout import (
 from gradwatch.store.read import read_file
 from gradwatch.store.sitefile import write_sites
 
+EVENTS_SHARE: Final = 0.05
+"""Part of the budget that events may take."""
+
 SECONDS_PER_ROW: Final = 3e-6
 """What sealing is taken to cost before the first seal of a process has been timed."""
 
@@ -89,6 +92,7 @@ class OpenAttempt:
         self._table_state: tuple[int, int] | None = None
         self._budget = Budget(claim.directory.parent, max_bytes)
         self._hot_limit = min(HOT_BYTES, max_bytes // 16)
+        self._events_limit = int(EVENTS_SHARE * max_bytes)
         self._hot: dict[str, HotFile] = {}
         self._serial = 1
         self._rows = 0
@@ -167,6 +171,9 @@ class OpenAttempt:
         descriptor = os.open(self.directory / EVENTS_FILE, flags, 0o644)
         try:
             size = os.fstat(descriptor).st_size
+            if size + len(line) > self._events_limit:
+                self.meta["events_refused"] = self.meta.get("events_refused", 0) + 1
+                return
             try:
                 files.write_all(descriptor, line)
                 os.fsync(descriptor)

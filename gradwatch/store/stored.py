@@ -153,17 +153,21 @@ def _read_parts(directory: Path, meta: Mapping[str, Any]) -> list[Part]:
 
 
 def _site_table(run: Path, attempt: StoredAttempt, parts: list[Part], tables: dict[str, SiteTable]) -> SiteTable:
-    """Returns the largest readable of the site tables that the attempt names: one only ever grows."""
-    names = dict.fromkeys([str(attempt.meta.get("sites", "")), *(part.sites for part in parts)])
-    problems = []
+    """Returns the site table in force; when that is damaged, the largest that a data file names."""
+    stated = str(attempt.meta.get("sites", ""))
+    names = dict.fromkeys(part.sites for part in parts)
+    found = _readable(run, attempt, [stated], tables) or _readable(run, attempt, [*names], tables)
+    return max(found, key=len, default=SiteTable())
+
+
+def _readable(run: Path, attempt: StoredAttempt, names: list[str], tables: dict[str, SiteTable]) -> list[SiteTable]:
     for name in filter(None, names):
         try:
             if name not in tables:
                 tables[name] = read_sites(run, name)
         except (OSError, ValueError) as error:
-            problems.append(f"{attempt.label}: the site table {name[:64]} is missing or damaged ({error}).")
-    attempt.notes.extend(problems)
-    return max((tables[name] for name in names if name in tables), key=len, default=SiteTable())
+            attempt.notes.append(f"{attempt.label}: the site table {name[:64]} is missing or damaged ({error}).")
+    return [tables[name] for name in names if name in tables]
 
 
 def _stated_first(attempt: StoredAttempt) -> dict[int, int]:
@@ -215,6 +219,8 @@ def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
         yield f"{label}: {meta['lost_steps']} steps could not be written and are lost."
     for sentence in _texts(meta.get("damaged")):
         yield f"{label}: {sentence}."
+    if meta.get("events_refused"):
+        yield f"{label}: {meta['events_refused']} events beyond the share of max_bytes for events were not written."
     evicted = meta.get("evicted")
     if isinstance(evicted, Mapping):
         yield from _evictions(evicted, label)

@@ -17,6 +17,7 @@ import pytest
 from gradwatch.examples.synthetic import SyntheticRun
 from gradwatch.recording import Recording, from_records, load_recording
 from gradwatch.store import StoreWriter, manifest, opened, writer
+from gradwatch.store.events import read_events
 from gradwatch.store.verify import verify
 
 STEPS = 12
@@ -262,3 +263,29 @@ def test_what_the_recorder_refused_is_said(tmp_path: Path) -> None:
         "between steps 40 and 90.",
         "rank 0 attempt 1: capture stopped after ValueError: x.",
     )
+
+
+def test_events_are_bounded(tmp_path: Path) -> None:
+    """Events stop at their share of the budget, and how many were refused is said."""
+    sink = StoreWriter(tmp_path / "run", SyntheticRun(layers=1, steps=0).sites, {}, max_bytes=100_000)
+    sink.open()
+    for _ in range(100):
+        sink.event({"text": "x" * 100})
+    sink.tick()
+    sink.close()
+    events = len(read_events(tmp_path / "run"))
+    assert 20 < events < 100
+    assert any(f"{100 - events} events" in note for note in load_recording(tmp_path / "run").quality)
+
+
+def test_a_name_that_is_taken_by_something_else(tmp_path: Path) -> None:
+    """A file where the next attempt would be degrades the run with a reason and does not hang."""
+    run = SyntheticRun(layers=1, steps=1)
+    path = tmp_path / "run"
+    StoreWriter(path, run.sites, {}).open()
+    shutil.rmtree(path / "rank0000" / "a0001")
+    (path / "rank0000" / "a0001").write_text("x")
+    sink = StoreWriter(path, run.sites, {})
+    sink.open()
+    assert "no attempt" in str(sink.degraded)
+    sink.close()
