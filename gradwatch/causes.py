@@ -44,6 +44,12 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
 }
 """What each kind can bring about, roots first. Order decides when two could explain a third."""
 
+_LASTING: Final = frozenset({"exploding", "update-too-large"})
+"""Kinds that count as passed by the loss alone: damage that lasts shows that they did not pass."""
+
+_LOCAL: Final = frozenset({"disconnected", "frozen", "dead-units", "saturated"})
+"""Kinds that explain only what happens in their own layers: half of the symptom's layers at least."""
+
 SLACK: Final = 2
 """Steps by which a symptom may show before its root does: their statistics need different numbers of samples."""
 
@@ -52,8 +58,7 @@ def merge(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Puts every finding that another one explains under it, as a symptom of its root.
 
     A finding explains another of the same optimizer when its kind can bring the other's about (``FOLLOWS``) and it did
-    not begin later. An explosion with a culprit layer is a root of too large updates unless they came first; without a
-    culprit it is their symptom.
+    not begin later. An explosion is a root of too large updates when it came first, else their symptom.
     The root takes the worst severity of its symptoms, whose own symptoms become its own.
     """
     parent: dict[int, int] = {}
@@ -78,17 +83,18 @@ def _precedence(finding: Finding, findings: Sequence[Finding]) -> int:
 
 
 def _has_origin(explosion: Finding, findings: Sequence[Finding]) -> bool:
-    """Tells whether a layer explodes by itself, not because updates had spoilt it before."""
+    """Tells whether it exploded by itself: a layer from the start on, or growth well before updates were too large."""
+    lead = 0 if explosion.layer is not None else SLACK + 1
     updates = [finding for finding in findings if finding.kind == "update-too-large"]
-    return explosion.layer is not None and all(
-        (explosion.first_step or 0) <= (finding.first_step or 0) for finding in updates
-    )
+    return all((explosion.first_step or 0) + lead <= (finding.first_step or 0) for finding in updates)
 
 
 def _explains(root: Finding, symptom: Finding) -> bool:
     if root.optimizer != symptom.optimizer or symptom.kind not in FOLLOWS.get(root.kind, frozenset()):
         return False
-    if root.severity == "notice" and symptom.severity != "notice":
+    if root.severity == "notice" and symptom.severity != "notice" and root.kind not in _LASTING:
+        return False
+    if root.kind in _LOCAL and 2 * len(set(root.layers) & set(symptom.layers)) < len(symptom.layers):
         return False
     if root.first_step is None or symptom.first_step is None:
         return True

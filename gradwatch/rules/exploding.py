@@ -71,6 +71,8 @@ class Exploding:
         self._large = Persistence()
         self._sizes: deque[tuple[int, float, float]] = deque(maxlen=WINDOW + 1)
         self._norms: deque[float] = deque(maxlen=32)
+        self._growing: int | None = None
+        self._grown_since: int | None = None
         self._overflow: tuple[int, int, float, str] | None = None
         self._spoilt = False
         self._first_loss: float | None = None
@@ -146,7 +148,11 @@ class Exploding:
         if norm is None:
             return
         if len(self._norms) >= 8:
-            self._grown.observe(view.step, norm > RUNTIME_GROWTH * statistics.median(self._norms) > 0)
+            usual = statistics.median(self._norms)
+            grows = norm > GROWTH * usual > 0
+            self._growing = (self._growing if self._growing is not None else view.step) if grows else None
+            if self._grown.observe(view.step, norm > RUNTIME_GROWTH * usual > 0) and self._grown_since is None:
+                self._grown_since = self._growing
         self._norms.append(norm)
         self._sizes.append((view.step, norm, loss))
         if len(self._sizes) > 1 and norm > GROWTH**2 * self._sizes[0][1] > 0:
@@ -165,7 +171,9 @@ class Exploding:
             peak = max(value for _, value in values[lowest:])
             growth = peak / values[lowest][1]
             if growth > GROWTH and (self._overflow is None or growth > self._overflow[2]):
-                self._overflow = (values[lowest][0], view.step, growth, name)
+                limit = GROWTH * values[lowest][1]
+                start = next(step for step, value in values[lowest:] if value > limit)
+                self._overflow = (start, view.step, growth, name)
         self._last = view.step
 
     def _finding(self, layout: Layout, culprit: Culprit | None, lost_loss: bool) -> Finding:
@@ -194,8 +202,9 @@ class Exploding:
     def _onset(self, culprit: Culprit | None) -> int | None:
         if culprit is not None:
             return culprit.step
-        found = [self._overflow[0] if self._overflow else None, self._grown.onset, self._high_since, self._large.onset]
-        return min((step for step in found if step is not None), default=None)
+        grown = self._growing if self._overflow is not None and self._grown_since is None else self._grown_since
+        found = [self._overflow[0] if self._overflow else None, grown, self._high_since]
+        return min((step for step in found if step is not None), default=self._large.onset)
 
     def _evidence(self, name: str | None, culprit: Culprit | None, lost_loss: bool) -> tuple[str, ...]:
         evidence: list[str] = []
@@ -207,8 +216,8 @@ class Exploding:
         if self._overflow is not None:
             start, end, growth, what = self._overflow
             evidence.append(
-                f"The {what} grew {number(growth)}-fold between step {start} and step {end}, where it stopped being "
-                f"finite; {GROWTH:g}-fold within {WINDOW} steps counts as growth."
+                f"The {what} grew {number(growth)}-fold within {WINDOW} steps, {GROWTH:g}-fold by step {start}, and "
+                f"stopped being finite at step {end}; {GROWTH:g}-fold counts as growth."
             )
         if lost_loss:
             evidence.append(
@@ -217,7 +226,7 @@ class Exploding:
             )
         if self._grown.ever:
             evidence.append(
-                f"From step {self._grown.onset} on the gradient norm exceeds {RUNTIME_GROWTH:g} times its median."
+                f"From step {self._grown_since} on the gradient norm grows beyond {RUNTIME_GROWTH:g} times its median."
             )
         if self._large.ever and self._overflow is None:
             evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")

@@ -16,6 +16,7 @@ from gradwatch.statistics import Float
 START: Final = 10
 RECENT: Final = 32
 SETTLED: Final = 30
+ALIVE: Final = 1e-5
 
 
 class Series:
@@ -78,6 +79,7 @@ class History:
         self.learning_rate = Series()
         self.ratio: Float | None = None
         self.spoilt = False
+        self._slowest = float("nan")
         self._weight: Float = np.zeros(0)
 
     def current_layout(self) -> Layout:
@@ -118,14 +120,15 @@ class History:
     def recovered(self, last: int | None) -> bool:
         """Whether training went on well for ``SETTLED`` captured steps after the last step of a disturbance.
 
-        With a logged loss: it is finite and below half of its start. Without: the gradient norm is neither larger than
-        three times its start, nor below a tenth of it, where a net that died cannot be told from one that learned.
+        With a logged loss: it is finite and below half of its start. Without: the gradient norm is not above three
+        times its start, and every weight matrix moves, by ``ALIVE`` of its size or more, because parts of a net that
+        died no longer do.
         """
         if last is None or self.last_step is None or self.spoilt or self.last_step - last < SETTLED:
             return False
         if self.loss_logged:
             return self.loss.now() < 0.5 * self.loss.start()
-        return 0.1 * self.norm.start() < self.norm.now() < 3 * self.norm.start()
+        return self.norm.now() < 3 * self.norm.start() and self._slowest > ALIVE
 
     def loss_change(self) -> float | None:
         """Returns the loss now over the loss at the start, minus 1, or None when the loss is unknown or 0 there."""
@@ -144,7 +147,9 @@ class History:
         known[: len(before)] = before
         # Weights are read after the step: a large update would hide behind the weights it made.
         usual = np.where(moved < 0.5 * after, after, np.where(np.isfinite(known), known, floor))
-        return moved / np.fmax(usual, floor)
+        ratio: Float = moved / np.fmax(usual, floor)
+        self._slowest = float(np.min(ratio[view.layout.matrix], initial=np.inf))
+        return ratio
 
     def _next_weight(self, view: StepView) -> Float:
         return self._weight if view.weight is None else view.weight.rms

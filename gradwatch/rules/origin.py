@@ -179,12 +179,15 @@ def _loss(view: StepView, top: int, cause: str) -> Origin:
 
 def _backward(view: StepView, order: list[int], deltas: Rows) -> Origin:
     """Names the module behind the non-finite gradient that is nearest to the loss."""
-    lowest_finite = _last_bad(order, deltas)
-    place = order.index(lowest_finite) if lowest_finite is not None else 0
+    nearest = _last_bad(order, deltas)
+    place = order.index(nearest) if nearest is not None else 0
     culprit = order[min(place + 1, len(order) - 1)]
     inner = view.activation_gradient_input
-    if inner is not None and inner.n[culprit] > 0 and inner.bad[culprit] == 0 and lowest_finite is not None:
-        culprit = lowest_finite
+    known = inner is not None and inner.n[culprit] > 0
+    clean = inner is not None and known and inner.bad[culprit] == 0
+    # A plain layer does not fail: then the operation between the two does, which belongs to the lower one's block.
+    if nearest is not None and (clean or (not known and not _suspect(view.layout.class_of[culprit]))):
+        culprit = nearest
     name = called(view.layout.layers[culprit])
     bad = np.flatnonzero(deltas.bad)
     return Origin(

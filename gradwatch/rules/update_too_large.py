@@ -87,7 +87,10 @@ class UpdateTooLarge:
             return
         else:
             typical = np.median(stacked, axis=0)
-        self._note(view, typical > WARNING, typical, self._window[0][0])
+        large = typical > WARNING
+        if large.any():
+            first = int(np.argmax((stacked[:, large] > WARNING).any(axis=1)))
+            self._note(view, large, typical, self._window[first][0])
 
     def _judge_loss_of_run(self, view: StepView) -> None:
         """Once, when the run stops being finite: had an update just rewritten a matrix?"""
@@ -150,7 +153,7 @@ class UpdateTooLarge:
             ),
             cause="The learning rate is too high for these weights."
             if len(large) > 0.6 * layout.matrix.sum()
-            else f"The learning rate is too high for {called(names[0])}, or its gradient far exceeds those of its peers.",
+            else f"The learning rate is too high for {called(names[0])}, or its gradient far exceeds its peers'.",
             advice=(
                 f"Lower the learning rate{_suggestion(self._rate, size)}.",
                 "Warm it up over the first steps.",

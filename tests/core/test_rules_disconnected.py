@@ -1,0 +1,87 @@
+"""The rule on layers that no gradient reaches."""
+
+from __future__ import annotations
+
+from gradwatch.record import Site
+from tests.core.chain import Chain
+
+
+def test_cut_names_the_layer_next_to_it() -> None:
+    """Gradients that are None up to a layer blame that layer and list those behind it."""
+    chain = Chain()
+    finding = chain.analyze([chain.record(step, absent=range(4)) for step in range(12)]).findings[0]
+    assert (finding.kind, finding.severity, finding.first_step) == ("disconnected", "critical", 0)
+    assert finding.layers == ("fc3", "fc0", "fc1", "fc2")
+
+
+def test_five_steps_are_needed() -> None:
+    """Four steps without a gradient are no finding, five are: zero-initialised branches start without one."""
+    chain = Chain()
+    records = [chain.record(step, absent=[0]) for step in range(5)]
+    assert chain.analyze(records[:4]).findings == ()
+    assert chain.analyze(records).findings[0].kind == "disconnected"
+
+
+def test_exact_zeros_are_blocked() -> None:
+    """Weights whose gradient is exactly 0 from the start are disconnected, too."""
+    chain = Chain()
+    sizes = [0.0, 0.0, 0.0, 1e-2, 1e-2, 1e-2, 1e-2, 1e-2]
+    finding = chain.analyze([chain.record(step, gradient=sizes, delta=None) for step in range(8)]).findings[0]
+    assert (finding.kind, finding.layer) == ("disconnected", "fc2")
+    assert "exactly 0" in finding.evidence[0]
+
+
+def test_underflow_to_zero_is_not_disconnected() -> None:
+    """Exact zeros below a layer whose gradient is itself near underflow are a vanishing gradient."""
+    chain = Chain()
+    sizes = [0.0, 1e-37, 1e-31, 1e-25, 1e-19, 1e-13, 1e-7, 1e-1]
+    updates = [size * 0.01 for size in sizes]
+    records = [chain.record(step, gradient=sizes, delta=sizes, update=updates) for step in range(20)]
+    assert [finding.kind for finding in chain.analyze(records).findings] == ["vanishing"]
+
+
+def test_frozen_parameters_are_not_disconnected() -> None:
+    """Parameters that require no gradient are left alone."""
+    chain = Chain(statuses={0: "frozen", 1: "frozen"})
+    records = [chain.record(step, absent=[0, 1]) for step in range(12)]
+    assert chain.analyze(records).findings == ()
+
+
+def test_parameters_outside_the_optimizer_are_a_notice() -> None:
+    """What no optimizer would move anyway is worth a notice only."""
+    chain = Chain(statuses={0: "missing"})
+    finding = chain.analyze([chain.record(step, absent=[0]) for step in range(12)]).findings[0]
+    assert (finding.kind, finding.severity) == ("disconnected", "notice")
+
+
+def test_heads_trained_in_turn_are_healthy() -> None:
+    """A gap is a fault only when it is longer than three times the longest one before."""
+    chain = Chain()
+    records = [chain.record(step, absent=[6] if (step // 10) % 2 else [7]) for step in range(60)]
+    assert chain.analyze(records).at_least("warning") == ()
+
+
+def test_unused_sibling_is_a_notice() -> None:
+    """A layer that never ran is a notice when a sibling of the same shapes is used, else critical."""
+    for names, severity in ((("a", "experts.0", "experts.1"), "notice"), (("a", "b", "head"), "critical")):
+        chain = Chain(3, names=names)
+        unused = [at for at in (chain.sites.find("activation", names[2]),) if at is not None]
+        records = []
+        for step in range(12):
+            record = chain.record(step, absent=[2], inputs=None, delta=None)
+            block = record.blocks[-1]
+            assert block.signal == "activation"
+            ran = ~(block.sites == unused[0])
+            trimmed = type(block)(block.signal, block.sites[ran], block.statistics.take(ran), block.stage)
+            records.append(type(record)(step, 0, blocks=(*record.blocks[:-1], trimmed), logged=record.logged))
+        finding = chain.analyze(records).findings[0]
+        assert (finding.kind, finding.severity, finding.layer) == ("disconnected", severity, names[2])
+
+
+def test_a_frozen_unused_module_adds_nothing() -> None:
+    """A module that is frozen and never used leaves the findings as they are."""
+    chain = Chain()
+    records = [chain.record(step, absent=range(2)) for step in range(12)]
+    before = chain.analyze(records).findings
+    chain.sites.add(Site("gradient", "spare.weight", "spare", shape=(3, 3), numel=9, status="frozen"))
+    assert chain.analyze(records).findings == before

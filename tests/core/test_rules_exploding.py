@@ -1,0 +1,85 @@
+"""The rule on explosions: a layer that stands out, growth, and what it leads to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.record import StepRecord
+from tests.core.chain import Chain
+
+NAN = float("nan")
+
+
+def _scaled(chain: Chain, culprit: int, *, growth: float, steps: int, lost: bool) -> list[StepRecord]:
+    """Returns steps of a chain in which one layer multiplies what passes it by 30."""
+    inside = np.arange(chain.layers)
+    outputs = np.where(inside >= culprit, 30.0, 1.0)
+    inputs = np.where(inside > culprit, 30.0, 1.0)
+    deltas = np.where(inside < culprit, 30.0, 1.0)
+    own = np.where(inside == culprit, 1.0, 30.0)
+    records = []
+    for step in range(steps):
+        size = growth**step
+        moved = 1e-4 * own * size
+        record = chain.record(
+            step, gradient=own * size, update=moved, output=outputs, inputs=inputs, delta=None, loss=20 * size
+        )
+        behind = np.where(inside <= culprit, 30.0, 1.0)
+        back = chain._activations("activation_gradient", deltas * size, behind * size, {})
+        records.append(StepRecord(step, 0, blocks=(*record.blocks, back), facts=record.facts, logged=record.logged))
+    if lost:
+        bad = {"gradient": range(chain.layers), "activation": range(culprit, chain.layers)}
+        records.append(chain.record(steps, bad=bad, loss=NAN))
+    return records
+
+
+def test_scaled_layer_is_the_root_of_the_overflow() -> None:
+    """A layer with a gain of 30 whose run overflows is critical, and the overflow is its symptom."""
+    for culprit in range(1, 7):
+        chain = Chain()
+        findings = chain.analyze(_scaled(chain, culprit, growth=30.0, steps=4, lost=True)).findings
+        assert [(f.kind, f.severity, f.layer) for f in findings] == [("exploding", "critical", f"fc{culprit}")]
+        assert "nonfinite" in {symptom.kind for symptom in findings[0].symptoms}
+
+
+def test_a_large_gain_alone_is_harmless() -> None:
+    """The same gain without growth or large updates says nothing."""
+    chain = Chain()
+    analysis = chain.analyze(_scaled(chain, 3, growth=1.0, steps=40, lost=False))
+    assert analysis.at_least("warning") == ()
+
+
+def test_growth_without_a_culprit_is_still_an_explosion() -> None:
+    """A norm that grows a hundredfold into an overflow is critical without blaming a layer."""
+    chain = Chain()
+    records = [chain.record(step, gradient=4.0**step, update=1e-4, loss=4.0**step) for step in range(6)]
+    records.append(chain.record(6, bad={"gradient": range(8)}, loss=NAN, output=None, delta=None))
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.layer) == ("exploding", "critical", None)
+
+
+def test_overflow_out_of_the_blue_is_no_explosion() -> None:
+    """Without growth before it, a non-finite step is only that."""
+    chain = Chain()
+    records = [chain.record(step) for step in range(12)]
+    records.append(chain.record(12, bad={"activation": range(3, 8), "gradient": range(8)}, loss=NAN))
+    assert [finding.kind for finding in chain.analyze(records).findings] == ["nonfinite"]
+
+
+def test_loss_that_stays_high_counts() -> None:
+    """With a gradient a thousand times its median and a loss far above its start for 30 steps, training is broken."""
+    chain = Chain()
+    calm = [chain.record(step) for step in range(40)]
+    wild = [chain.record(step, gradient=1e2 * 2.0 ** (step - 40), loss=50.0) for step in range(40, 80)]
+    assert [finding.kind for finding in chain.analyze([*calm, *wild]).at_least("critical")] == ["exploding"]
+
+
+def test_growth_long_before_large_updates_is_the_root() -> None:
+    """When the norm grew before any update was too large, the explosion is the root and the updates its symptom."""
+    chain = Chain()
+    sizes = [1e-2] * 40 + [1e-2 * 2.0**k for k in range(30)]
+    records = [chain.record(step, gradient=size, update=1e-2 * size) for step, size in enumerate(sizes)]
+    records.append(chain.record(70, bad={"gradient": range(8)}, loss=NAN))
+    (finding,) = chain.analyze(records).findings
+    assert finding.kind == "exploding"
+    assert {symptom.kind for symptom in finding.symptoms} == {"update-too-large", "nonfinite"}

@@ -1,0 +1,108 @@
+"""The rule on vanishing gradients: key 1, key 2, and the traps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.core.chain import Chain
+
+SLOPE = 10.0 ** (-0.7 * np.arange(11, -1, -1))
+FLAT = np.ones(12)
+
+
+def test_falling_profile_with_tiny_updates_is_found() -> None:
+    """A gradient that falls 7.7 decades and updates that follow it are critical, from the layers next to the input."""
+    chain = Chain(12, activation_class="Sigmoid")
+    records = [
+        chain.record(step, gradient=1e-2 * SLOPE, delta=1e-3 * SLOPE, update=1e-3 * SLOPE, loss=2.3)
+        for step in range(40)
+    ]
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.first_step) == ("vanishing", "critical", 0)
+    assert finding.layers[:3] == ("fc0", "fc1", "fc2")
+    assert "Sigmoid" in finding.advice[0]
+    assert "initialisation" in finding.advice[0]
+    assert "decades" in finding.evidence[0]
+
+
+def test_zero_updates_by_rounding_are_evidence_of_vanishing() -> None:
+    """Updates that round to exactly 0 in the first layers make no second root."""
+    chain = Chain(12)
+    updates = np.where(SLOPE < 1e-4, 0.0, 1e-3 * SLOPE)
+    records = [
+        chain.record(step, gradient=1e-2 * SLOPE, delta=1e-3 * SLOPE, update=updates, loss=2.3) for step in range(40)
+    ]
+    assert [finding.kind for finding in chain.analyze(records).findings] == ["vanishing"]
+
+
+def test_small_gradients_that_still_move_the_weights_are_a_notice() -> None:
+    """With healthy update ratios (a rescaling optimizer) and a falling loss a drop of 4 decades is a notice."""
+    chain = Chain(12)
+    slope = SLOPE ** (4 / 7.7)
+    records = [
+        chain.record(step, gradient=1e-2 * slope, delta=1e-3 * slope, update=1e-4, loss=2.3 / (1 + step))
+        for step in range(40)
+    ]
+    assert [(f.kind, f.severity) for f in chain.analyze(records).findings] == [("vanishing", "notice")]
+
+
+@pytest.mark.parametrize("drop", [0.0, 1.0, 2.0])
+def test_moderate_slopes_are_healthy(drop: float) -> None:
+    """Up to two decades from the output to the input nothing is said."""
+    chain = Chain(12)
+    slope = 10.0 ** (-drop * np.arange(11, -1, -1) / 11)
+    records = [chain.record(step, gradient=slope, delta=slope, update=1e-7 * slope, loss=None) for step in range(40)]
+    assert all(finding.kind != "vanishing" for finding in chain.analyze(records).findings)
+
+
+def test_convergence_is_not_vanishing() -> None:
+    """Gradients that fall by ten decades in all layers alike are convergence."""
+    chain = Chain(12)
+    sizes = 10.0 ** (-10 * np.arange(200) / 200)
+    records = [
+        chain.record(step, gradient=1e-2 * size, delta=1e-3 * size, update=1e-4 * size, loss=size)
+        for step, size in enumerate(sizes.tolist())
+    ]
+    assert chain.analyze(records).findings == ()
+
+
+def test_a_single_steep_drop_names_the_layer() -> None:
+    """When most of the fall happens at one place, the layer there is the culprit."""
+    chain = Chain(12)
+    profile = np.where(np.arange(12) < 5, 1e-7, 1.0)
+    records = [
+        chain.record(step, gradient=profile, delta=profile, update=1e-4 * profile, loss=2.3) for step in range(40)
+    ]
+    finding = chain.analyze(records).findings[0]
+    assert finding.layer == "fc4"
+    assert set(finding.layers) == {f"fc{i}" for i in range(5)}
+
+
+def test_gradients_that_die_are_found() -> None:
+    """Weight gradients that become exactly 0 while they were far from converged are critical, at the exact step."""
+    chain = Chain(12)
+    records = [chain.record(step, gradient=1e-2 if step < 20 else 0.0, delta=None) for step in range(40)]
+    # One parameter must still have a gradient, as the last bias of a net of dead units has.
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.first_step) == ("vanishing", "critical", 20)
+
+
+def test_weight_gradients_stand_in_for_activations() -> None:
+    """Without activation gradients the profile of the weight gradients decides."""
+    chain = Chain(12)
+    records = [
+        chain.record(step, gradient=1e-2 * SLOPE, update=1e-3 * SLOPE, output=None, delta=None, loss=2.3)
+        for step in range(40)
+    ]
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.layer) == ("vanishing", "fc0")
+    assert "weight gradient" in finding.evidence[0]
+
+
+def test_short_chains_do_not_apply() -> None:
+    """With fewer than five weight matrices a trend along depth is not judged, and that is said."""
+    chain = Chain(4)
+    analysis = chain.analyze([chain.record(step) for step in range(40)])
+    assert "vanishing" in analysis.not_applied
+    assert "4 layers" in analysis.not_applied["vanishing"]
