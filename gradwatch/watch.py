@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import atexit
-import fnmatch
 import functools
 import inspect
 import os
-import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from gradwatch import plugins
+from gradwatch.conclusion import conclude
 from gradwatch.errors import GradientFinding, GradwatchError
 from gradwatch.findings import Finding
 from gradwatch.guard import Guard, log
 from gradwatch.launch import Launch, from_environment, run_directory
+from gradwatch.options import DEFAULT_MAX_BYTES, Layers, OnFinding, Options
 from gradwatch.record import SiteTable
 from gradwatch.recorder import CLOSE_SECONDS, Recorder
-from gradwatch.run import load
 from gradwatch.scalars import Reader, Scalars
-from gradwatch.schedule import Schedule
 
 F = TypeVar("F", bound=Callable[..., Any])
-OnFinding = str | Callable[[Finding], None]
-
-DEFAULT_MAX_BYTES: Final = 512 * 2**20
-REPORT_SECONDS: Final = 30.0
 
 
 class Watch:
@@ -39,26 +33,9 @@ class Watch:
     written before the first step.
     """
 
-    def __init__(
-        self,
-        targets: tuple[Any, ...],
-        *,
-        run: str | os.PathLike[str] | None,
-        layers: str | Collection[str] | Callable[[str], bool] | None,
-        signals: Collection[str] | None,
-        every: int | None,
-        on_finding: OnFinding,
-        report: bool,
-        budget: float | None,
-        max_bytes: int,
-    ) -> None:
-        _check_on_finding(on_finding)
-        if max_bytes < 2**20:
-            raise GradwatchError(f"max_bytes={max_bytes} is too small for a run; give at least {2**20} (1 MiB).")
-        self._schedule_options: dict[str, Any] = {"every": every, "signals": signals, "budget": budget}
-        Schedule(**self._schedule_options)
-        self._run, self._layers, self._max_bytes = run, _layer_predicate(layers), max_bytes
-        self._on_finding, self._report = on_finding, report
+    def __init__(self, targets: tuple[Any, ...], options: Options) -> None:
+        self._options = options
+        self._on_finding = options.on_finding
         self._lock = threading.Lock()
         self._closed = False
         self._adapter: plugins.Adapter | None = None
@@ -170,18 +147,19 @@ class Watch:
 
         self._rank = launch.rank
         self._sites = SiteTable(optimizers=())
-        schedule = Schedule(**self._schedule_options, lean=launch.rank > 0, alarms=launch.world_size == 1)
+        options = self._options
+        schedule = options.schedule(lean=launch.rank > 0, alarms=launch.world_size == 1)
         self._stream = Stream(self._sites, on_finding=self._found, on_alarm=schedule.alarm)
         manifest = {**adapter.facts(), "schedule": schedule.describe()}
         self._store = StoreWriter(
-            run_directory(self._run, launch),
+            run_directory(options.run, launch),
             self._sites,
             manifest,
             rank=launch.rank,
             world_size=launch.world_size,
             launch_id=launch.id,
             restart=launch.restart,
-            max_bytes=self._max_bytes,
+            max_bytes=options.max_bytes,
             notes=self._notes,
         )
         self._recorder = Recorder([self._store, self._stream], self.guard, on_overflow=schedule.halve)
@@ -191,7 +169,7 @@ class Watch:
             schedule,
             self._recorder,
             self._scalars,
-            self._layers,
+            options.watches,
             self._boundary,
             self._remarks.append,
             launch.rank,
@@ -207,7 +185,7 @@ class Watch:
         # A failure may have left hooks behind, so the second call goes on where the first one stopped.
         self._detach = (wrap(self._detach_adapter, "detaching"), wrap(self._detach_adapter, "detaching again"))
         self._seal = wrap(self._close_recorder, "sealing")
-        self._tell = wrap(self._conclude_or_tell, "the verdict")
+        self._tell = wrap(self._conclude, "the verdict")
 
     def _finish(self, *, render: bool) -> None:
         if self._first_close():
@@ -244,7 +222,7 @@ class Watch:
     def _found(self, finding: Finding) -> None:
         """Called on the writer thread for each new finding of warning and above."""
         if callable(self._on_finding):
-            self._on_finding(finding)
+            self.guard.wrap(self._on_finding, "on_finding")(finding)
         elif self._rank == 0:
             since = "" if finding.first_step is None else f", since step {finding.first_step:,}"
             log.warning("gradwatch: %s: %s (%s%s).", finding.severity, finding.title, finding.kind, since)
@@ -279,33 +257,15 @@ class Watch:
         if not self._recorder.close(CLOSE_SECONDS):
             log.warning("gradwatch: the files could not be sealed within %g s; they stay readable.", CLOSE_SECONDS)
 
-    def _conclude_or_tell(self, *, render: bool) -> None:
-        """Writes the report and prints the verdict, or prints the command that does."""
-        if self._rank > 0:
-            return
-        if not self.run_dir.exists():
-            _say("gradwatch: no step was captured, so nothing was written.")
-        elif not render:
-            _say(f"gradwatch report {self.run_dir}")
-        else:
-            worker = threading.Thread(target=self.guard.wrap(self._conclude, "the report"), daemon=True)
-            worker.start()
-            worker.join(REPORT_SECONDS)
-            if worker.is_alive():
-                _say(f"gradwatch: the report takes over {REPORT_SECONDS:g} s; try: gradwatch report {self.run_dir}")
-
-    def _conclude(self) -> None:
-        run = load(self.run_dir)
-        lines = [f"gradwatch: {run.verdict}"]
-        if self._report:
-            lines.append(f"gradwatch: report: {run.report()}")
-        _say("\n".join(lines))
+    def _conclude(self, *, render: bool) -> None:
+        if self._rank == 0:
+            conclude(self.run_dir, self.guard, render=render, report=self._options.report)
 
 
 def watch(
     *targets: Any,
     run: str | os.PathLike[str] | None = None,
-    layers: str | Collection[str] | Callable[[str], bool] | None = None,
+    layers: Layers = None,
     signals: Collection[str] | None = None,
     every: int | None = None,
     on_finding: OnFinding = "warn",
@@ -330,19 +290,10 @@ def watch(
     Raises:
         GradwatchError: for nothing to watch, an option out of range, or a directory that cannot hold the run.
     """
-    options: dict[str, Any] = {
-        "run": run,
-        "layers": layers,
-        "signals": signals,
-        "every": every,
-        "on_finding": on_finding,
-        "report": report,
-        "budget": budget,
-        "max_bytes": max_bytes,
-    }
+    options = Options(run, layers, signals, every, on_finding, report, budget, max_bytes)
     if len(targets) == 1 and inspect.isroutine(targets[0]):
-        return cast("Watch", Watch((), **options)(targets[0]))
-    return Watch(targets, **options)
+        return cast("Watch", Watch((), options)(targets[0]))
+    return Watch(targets, options)
 
 
 def _reader(adapter: plugins.Adapter, value: Any) -> Reader | None:
@@ -352,24 +303,6 @@ def _reader(adapter: plugins.Adapter, value: Any) -> Reader | None:
     if reader is None and hasattr(value, "__float__"):
         return functools.partial(float, float(value))
     return reader
-
-
-def _layer_predicate(layers: str | Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
-    if layers is None:
-        return lambda _: True
-    if callable(layers):
-        return layers
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    return lambda layer: any(fnmatch.fnmatchcase(layer, pattern) for pattern in patterns)
-
-
-def _check_on_finding(on_finding: OnFinding) -> None:
-    if not callable(on_finding) and on_finding not in ("warn", "raise"):
-        raise GradwatchError(f'on_finding={on_finding!r} must be "warn", "raise" or a function of a finding.')
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 _open_watches: set[Watch] = set()
