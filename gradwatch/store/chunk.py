@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gradwatch.record import STAGES
 from gradwatch.statistics import NULL, Integer
-from gradwatch.store.columns import UNITS, Column, Rows
+from gradwatch.store.columns import UNITS, Column, Rows, compact
 
 
 class Chunk:
@@ -26,12 +26,12 @@ class Chunk:
         step = rows["step"]
         fits = bool(len(step)) and step.min() >= 0 and step.max() < 2**31
         self.step: Column = step.astype(np.int32) if fits else step
-        self.optimizer: Column = rows["optimizer"]
+        self.optimizer: Column = compact(rows["optimizer"])
         self.site: Column = rows["site"]
         histogram = np.zeros(len(rows), dtype=np.bool_)
         histogram[rows.histogram_rows] = True
-        self.histogram: Column = histogram
-        self.units: Column = np.logical_or.reduce([rows[name] != NULL for name in UNITS])
+        self.histogram: Column = compact(histogram)
+        self.units: Column = compact(np.logical_or.reduce([rows[name] != NULL for name in UNITS]))
         self._load = load
         self._kept: Integer | None = None
 

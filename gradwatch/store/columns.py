@@ -68,7 +68,7 @@ class Rows:
 
     def compact(self) -> Rows:
         """Keeps columns that hold one value throughout as a view of that value; they cost no memory then."""
-        columns = {name: _compact(column) for name, column in self.columns.items()}
+        columns = {name: compact(column) for name, column in self.columns.items()}
         return Rows(columns, self.histogram_rows, self.histogram)
 
     def checksum(self) -> int:
@@ -234,7 +234,8 @@ def _histograms(blocks: list[tuple[StepRecord, Block]], lengths: Integer) -> tup
     return at, _join_histograms([counts for _, counts in found])
 
 
-def _compact(column: Column) -> Column:
+def compact(column: Column) -> Column:
+    """Returns a column that holds one value throughout as a view of that value, any other one as it is."""
     if not len(column):
         return column
     same = np.isnan(column).all() if column.dtype.kind == "f" and np.isnan(column[0]) else (column == column[0]).all()

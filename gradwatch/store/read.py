@@ -133,7 +133,7 @@ def _read_sealed(part: Part, path: Path, checksum: str | None) -> None:
             part.problems.append(f"{part.file.name}: row group {group} is damaged and left out: {_short(error)}")
         else:
             if isinstance(rows, Rows):
-                part.chunks.append(Chunk(rows.compact(), partial(sealed.load, group)))
+                part.chunks.append(Chunk(rows, partial(sealed.load, group)))
             else:
                 part.steps.append(rows)
     del sealed.opened
@@ -176,7 +176,7 @@ def _read_hot(part: Part, data: bytes) -> None:
     if refused:
         part.problems.append(f"{part.file.name}: {refused} damaged batches are left out")
     part.torn = len(data) - whole if whole else 0
-    part.chunks = [chunk_of(join_rows(rows))] if rows else []
+    part.chunks = [chunk_of(join_rows(rows).compact())] if rows else []
     part.steps = [join_step_rows(part.steps)] if part.steps else []
 
 
