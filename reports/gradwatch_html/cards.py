@@ -10,7 +10,7 @@ from gradwatch.recording import Recording
 from gradwatch_html.curves import Curve, curve, metric_of
 from gradwatch_html.drawing import Drawing, figure, sparkline
 from gradwatch_html.metrics import Matrix
-from gradwatch_html.words import SEVERITY_SHAPES, counted, kind_title, whole
+from gradwatch_html.words import SEVERITY_SHAPES, counted, kind_title, spelled, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,17 @@ def counts(analysis: Analysis) -> list[tuple[str, str, int]]:
 
 def _card(recording: Recording, finding: Finding, built: Mapping[str, Matrix], depth: Mapping[str, int]) -> Card:
     shown = curve(recording, finding, built, depth)
+    key = metric_of(finding, built)
+    ends = [int(table.steps[-1]) for table in recording.step_tables.values() if len(table.steps)]
+    if key is not None and len(built[key].steps):
+        ends.append(int(built[key].steps[-1]))
     return Card(
         finding,
         SEVERITY_SHAPES.get(finding.severity, "●"),
         kind_title(finding.kind),
         _more(finding),
-        _since(finding, recording),
-        metric_of(finding, built),
+        _since(finding, ends),
+        key,
         depth.get(finding.layer) if finding.layer is not None else None,
         shown,
         None if shown is None else sparkline(shown),
@@ -92,16 +96,15 @@ def _more(finding: Finding) -> str:
     return f"and {others:,} more" if others else ""
 
 
-def _since(finding: Finding, recording: Recording) -> str:
-    if finding.first_step is None:
-        return "during the whole run"
-    ends = [int(table.steps[-1]) for table in recording.step_tables.values() if len(table.steps)]
+def _since(finding: Finding, ends: Sequence[int]) -> str:
+    """Writes when a finding shows; "since" when it lasts to the end of what can show it."""
     first, last = finding.first_step, finding.last_step
-    if last is not None and last == first:
+    if first is None:
+        return "during the whole run"
+    if last == first:
         return f"at step {whole(first)}"
-    if last is not None and ends and last < 0.95 * max(ends):
-        return f"steps {whole(first)} to {whole(last)}"
-    return f"since step {whole(first)}"
+    lasts = last is None or any(last >= 0.95 * end for end in ends)
+    return f"since step {whole(first)}" if lasts or last is None else spelled(first, last)
 
 
 def _label(finding: Finding, shown: Curve) -> str:
@@ -111,4 +114,4 @@ def _label(finding: Finding, shown: Curve) -> str:
 
 def _span(shown: Curve) -> str:
     first, last = shown.span
-    return f"layers {first + 1} to {last + 1}" if shown.by_depth else f"steps {whole(first)} to {whole(last)}"
+    return f"layers {first + 1} to {last + 1}" if shown.by_depth else spelled(first, last)

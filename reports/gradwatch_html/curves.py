@@ -12,8 +12,9 @@ import numpy.typing as npt
 from gradwatch.findings import Figure, Finding
 from gradwatch.recording import Recording
 from gradwatch.statistics import Float
-from gradwatch_html.buckets import Buckets, bucket
+from gradwatch_html.buckets import Buckets, bucket, joins
 from gradwatch_html.metrics import NON_FINITE, Matrix
+from gradwatch_html.words import spelled
 
 COLUMNS: Final = 160
 _METRIC_OF_KIND: Final = {
@@ -37,6 +38,7 @@ class Curve:
     Attributes:
         title: what the values are.
         x: steps, or layer indices, ascending, shape [p].
+        joined: which points follow their predecessor without a hole, shape [p].
         y: values of the culprit, NaN where there is none, shape [p].
         bad: where the culprit is non-finite, shape [p].
         rest: median of the layers without the finding, NaN where unknown, shape [p]; None when there are no such.
@@ -50,6 +52,7 @@ class Curve:
 
     title: str
     x: npt.NDArray[np.int64]
+    joined: npt.NDArray[np.bool_]
     y: Float
     bad: npt.NDArray[np.bool_]
     rest: Float | None
@@ -110,7 +113,7 @@ def _step_curve(matrix: Matrix, finding: Finding, affected: npt.NDArray[np.intp]
     first = int(matrix.steps[0]) if finding.first_step is None else finding.first_step
     last = int(matrix.steps[-1]) if finding.last_step is None else finding.last_step
     title = matrix.metric.title
-    curves = (buckets.first, y, bad, rest)
+    curves = (_places(buckets), joins(buckets.first, buckets.last), y, bad, rest)
     return Curve(
         title,
         *curves,
@@ -138,14 +141,15 @@ def _depth_curve(matrix: Matrix, finding: Finding, affected: npt.NDArray[np.intp
     shown = affected if len(affected) else matrix.layers
     span = (int(shown[0]), int(shown[-1]))
     title = f"{matrix.metric.title} by depth"
-    curves = (matrix.layers.astype(np.int64), y, bad, rest)
+    along = matrix.layers.astype(np.int64)
+    curves = (along, joins(along, along), y, bad, rest)
     return Curve(
         title,
         *curves,
         span,
         not matrix.metric.share,
-        "median while it shows",
-        "median before",
+        f"median of {spelled(first, last)}",
+        "median of the steps before",
         True,
         matrix.metric.share,
     )
@@ -168,8 +172,16 @@ def _scalar_curve(recording: Recording, finding: Finding) -> Curve | None:
         first = int(table.steps[0]) if finding.first_step is None else finding.first_step
         last = int(table.steps[-1]) if finding.last_step is None else finding.last_step
         title = _TITLES.get(name, name.replace("_", " "))
-        return Curve(title, buckets.first, buckets.maximum(column), bad, None, (first, last), positive, "")
+        curves = (_places(buckets), joins(buckets.first, buckets.last), buckets.maximum(column), bad, None)
+        return Curve(title, *curves, (first, last), positive, "")
     return None
+
+
+def _places(buckets: Buckets) -> npt.NDArray[np.int64]:
+    """Returns where buckets are drawn: at their first step, the last one at its last step."""
+    places = buckets.first.copy()
+    places[-1:] = buckets.last[-1:]
+    return places
 
 
 def _merged(matrix: Matrix, columns: npt.NDArray[np.intp], buckets: Buckets) -> tuple[Float, npt.NDArray[np.bool_]]:

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch_html.buckets import joins
 from gradwatch_html.curves import Curve
 from gradwatch_html.layers import LEVELS, LayerRow
 from gradwatch_html.words import middle_ellipsis, power_of_ten, short, whole
@@ -111,7 +110,6 @@ def _draw(curve: Curve, width: int, height: int, plot: tuple[float, float, float
         return np.asarray(top + high * (1 - (_scaled(curve, y) - low) / (top_value - low)))
 
     x = across(curve.x.astype(np.float64))
-    joined = joins(curve.x, curve.x)
     start, end = (float(v) for v in across(np.array(curve.span, dtype=np.float64)))
     if curve.by_depth:
         half = wide / (x_high - x_low) / 2
@@ -122,8 +120,8 @@ def _draw(curve: Curve, width: int, height: int, plot: tuple[float, float, float
         width,
         height,
         plot,
-        _path(x, down(curve.y), joined),
-        "" if curve.rest is None else _path(x, down(curve.rest), joined),
+        _path(x, down(curve.y), curve.joined),
+        "" if curve.rest is None else _path(x, down(curve.rest), curve.joined),
         tuple(round(float(v), 1) for v in np.unique(x[curve.bad].round(1))),
         (round(start, 1), round(wide_enough, 1)),
         round(start, 1) if start > left + 1 and not curve.by_depth else None,

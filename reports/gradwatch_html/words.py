@@ -47,6 +47,11 @@ def counted(value: int, noun: str) -> str:
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
+def spelled(first: int, last: int) -> str:
+    """Writes a span of steps: ``step 7``, ``steps 7 to 1,200``."""
+    return f"step {whole(first)}" if first == last else f"steps {whole(first)} to {whole(last)}"
+
+
 def power_of_ten(exponent: int) -> str:
     """Writes ``10⁻⁶``."""
     return "10" + str(exponent).translate(_SUPERSCRIPT)

@@ -208,6 +208,29 @@ def test_a_phone_scrolls_in_one_direction(open_page: Sheet, sick: str, width: in
         assert box["width"] >= 24
 
 
+def test_plots_follow_the_width_of_the_window(open_page: Sheet, sick: str) -> None:
+    """A window made narrow redraws every plot within its card, and nothing scrolls sideways."""
+    page = open_page(sick, viewport={"width": 1440, "height": 800})
+    page.set_viewport_size({"width": 700, "height": 800})
+    for plot in ("heatmap", "lanes", "flow", "gradient", "histogram", "delta"):
+        wait_for(page, f"{plot}.querySelector('.main-svg').getBoundingClientRect().width === {plot}.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+
+
+def test_hovering_tells_numbers_that_can_be_read(open_page: Sheet, sick: str) -> None:
+    """A curve's hover text is bright on dark and is not stroked by the page's own style."""
+    page = open_page(sick)
+    page.locator("#flow").scroll_into_view_if_needed()
+    y = page.evaluate("(p => p.yaxis.l2p(Math.log10(flow.data[3].y[6])) / p.yaxis._length)(flow._fullLayout)")
+    hover(page, "#flow", 6.5 / 12, y)
+    wait_for(page, "document.querySelector('#flow .hovertext tspan') !== null", 5)
+    style = page.evaluate(
+        "(s => [s.stroke, s.fill])(getComputedStyle(document.querySelector('#flow .hovertext tspan')))"
+    )
+    assert style[0] == "none"
+    assert "median" in (page.text_content("#flow .hovertext") or "")
+
+
 def test_the_first_screen_needs_no_script(open_page: Sheet, sick: str) -> None:
     """Without JavaScript verdict, counts, strip, findings and facts are there, and empty plots are not."""
     page = open_page(sick, scripts=False)
@@ -246,11 +269,11 @@ def test_a_hundred_payloads_run_nowhere(open_page: Sheet) -> None:
     recording = dense(PAYLOADS, 12, name=PAYLOADS[7], quality=tuple(PAYLOADS[:20]), bad_from=6)
     page = open_page(render(recording))
     page.locator("#heatmap").scroll_into_view_if_needed()
-    for i in range(10):
-        hover(page, "#heatmap", 0.3 + i / 20, 0.05 + i / 11)
+    for i in range(6):
+        hover(page, "#heatmap", 0.3 + i / 12, 0.05 + i / 7)
     for plot in ("heatmap", "lanes", "flow"):
         page.click(f"[data-table={plot}]")
-    for _ in range(12):
+    for _ in range(6):
         page.keyboard.press("j")
     page.keyboard.press("d")
     page.fill("#find", "script")

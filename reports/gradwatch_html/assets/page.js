@@ -37,7 +37,6 @@ const ellipsis = (text, limit) => {
 const steps = (first, last) => (first === last ? `step ${whole(first)}` : `steps ${whole(first)} to ${whole(last)}`);
 const extent = (list) => list.reduce(([low, high], v) => (v === null || !Number.isFinite(v) ? [low, high] : [Math.min(low, v), Math.max(high, v)]), [Infinity, -Infinity]);
 const narrow = () => window.innerWidth <= 760;
-const later = (action, wait) => { let timer; return () => { clearTimeout(timer); timer = setTimeout(action, wait); }; };
 
 // Data: islands of gzip and base64, unpacked when first used.
 
@@ -71,10 +70,14 @@ const axis = (more) => ({
 });
 const layout = (margin, more) => ({
   margin: {t: 8, r: 14, b: 28, l: 54, pad: 0, ...margin}, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-  showlegend: false, dragmode: false, hovermode: 'closest', font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.soft},
+  showlegend: false, dragmode: false, hovermode: 'closest', hoverdistance: 40, font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.soft},
   hoverlabel: {bgcolor: colours.ink, bordercolor: colours.ink, font: {color: colours.page, size: 12.5}, namelength: 0}, ...more,
 });
-const draw = (id, data, settings) => window.Plotly.react($(id), data, settings, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
+const describe = (id, sentence) => $(id).setAttribute('aria-label', sentence);
+const draw = (id, data, settings) => {
+  const size = {width: $(id).clientWidth, height: $(id).clientHeight};
+  return window.Plotly.react($(id), data, {...settings, ...size}, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
+};
 const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4, font: {size: 12}}};
 const stepAxis = (id, margin, more = {}) => {
   const range = more.range ?? fullRange(), room = $(id).clientWidth - margin;
@@ -105,7 +108,6 @@ const legend = (id, entries) => $(`${id}-legend`).replaceChildren(...entries.map
   item.append(make('bdi', text));
   return item;
 }));
-const describe = (id, sentence) => $(id).setAttribute('aria-label', sentence);
 
 // Curves: lines where samples follow one another, points where they stand apart.
 
@@ -177,8 +179,8 @@ const outlines = (metric, [x0, x1], [r0, r1], room) => {
     if (!boxes.length || to <= 0 || from >= 1) return;
     const left = clip(Math.min(from, 1 - least)), right = clip(Math.max(to, left + least)), colour = colours[finding.severity], own = finding.metric === metric.key;
     for (const [top, bottom] of boxes) {
-      const grow = Math.max(0, 6 / room.high - (top - bottom)) / 2, box = {type: 'rect', ...paper, x0: left, x1: right, y0: clip(bottom - grow), y1: clip(top + grow)};
-      shapes.push({...box, line: {color: faint(colours.card, 0.75), width: 4}}, {...box, line: {color: colour, width: own ? 1.8 : 1.2, dash: own ? 'solid' : 'dot'}});
+      const grow = Math.max(0, 9 / room.high - (top - bottom)) / 2, box = {type: 'rect', ...paper, x0: left, x1: right, y0: clip(bottom - grow), y1: clip(top + grow)};
+      shapes.push({...box, line: {color: faint(colours.card, 0.7), width: 3.4}}, {...box, line: {color: colour, width: own ? 1.8 : 1.2, dash: own ? 'solid' : 'dot'}});
     }
     const [top, bottom] = boxes.reduce((a, b) => (b[0] - b[1] > a[0] - a[1] ? b : a));
     labels.push({index, finding, colour, right, y: (1 - (top + bottom) / 2) * room.high});
@@ -259,11 +261,7 @@ const wireHeatmap = () => {
   });
 };
 const resetZoom = () => { state.x = state.y = null; drawHeatmap().then(remember); };
-const setMetric = (key, view = state.view) => {
-  if (key !== state.metric) state.y = null;
-  Object.assign(state, {metric: key, view});
-  drawHeatmap().then(remember);
-};
+const setMetric = (key, view = state.view) => { Object.assign(state, {metric: key, view, y: key === state.metric ? state.y : null}); drawHeatmap().then(remember); };
 tables.heatmap = () => {
   const {metric, data} = heat, columns = metric.first.length, at = [...new Set([0, 0.25, 0.5, 0.75, 1].map((share) => Math.round(share * (columns - 1))))];
   const rows = metric.layers.map((layer, row) => [layers[layer].name, ...at.map((c) => cellText(metric, data[row * columns + c]))]);
@@ -541,8 +539,7 @@ const toggleTable = (button) => {
   refreshTable(button.dataset.table);
 };
 const setTheme = (theme) => { if (theme) root.dataset.theme = theme; else delete root.dataset.theme; readTheme(); return drawAll(); };
-const seen = (id) => { const box = $(id)?.getBoundingClientRect(); return Boolean(box) && box.top < window.innerHeight * 0.8 && box.bottom > 0; };
-const turn = (by) => openLayer(state.layer + by, {scroll: !seen('layer')});
+const turn = (by) => { const box = $('layer')?.getBoundingClientRect(); openLayer(state.layer + by, {scroll: box?.top > window.innerHeight * 0.8 || box?.bottom < 0}); };
 const KEYS = {
   '/': () => $('find').focus(), j: () => turn(1), k: () => turn(-1), d: () => setTheme(dark() ? 'light' : 'dark'), '?': () => $('keys').showModal(),
   ArrowLeft: (event) => setStep(state.step - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => setStep(state.step + (event.shiftKey ? 10 : 1)),
@@ -571,11 +568,12 @@ const wire = () => {
     }
   });
   window.addEventListener('hashchange', () => { const layer = readLink(); if (layer !== null) { openLayer(layer, {write: false}); drawHeatmap(); } });
-  window.addEventListener('resize', later(() => drawAll(), 150));
+  let timer;
+  window.addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(drawAll, 150); });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(root.dataset.theme));
   const before = {};
-  window.addEventListener('beforeprint', () => { Object.assign(before, {theme: root.dataset.theme, folded: [...document.querySelectorAll('details:not([open])')]}); before.folded.forEach((d) => { d.open = true; }); setTheme('light'); });
-  window.addEventListener('afterprint', () => { before.folded.forEach((d) => { d.open = false; }); setTheme(before.theme); });
+  window.addEventListener('beforeprint', () => { Object.assign(before, {theme: root.dataset.theme, folded: [...document.querySelectorAll('details:not([open])')]}); before.folded.forEach((d) => { d.open = true; }); root.classList.add('printing'); setTheme('light'); });
+  window.addEventListener('afterprint', () => { before.folded.forEach((d) => { d.open = false; }); root.classList.remove('printing'); setTheme(before.theme); });
 };
 const drawAll = async () => { if (ready) { await drawHeatmap(); drawLanes(); drawFlow(); await drawLayer(); } };
 const main = async () => {
