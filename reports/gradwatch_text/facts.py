@@ -42,7 +42,7 @@ def _steps(recording: Recording) -> str:
 
 
 def _framework(facts: Mapping[str, object]) -> str:
-    name, version, world = (facts.get(key) for key in ("framework", "version", "world_size"))
+    name, version, world = (facts.get(key) for key in ("framework", "framework_version", "world_size"))
     ranks = f"{counted(world, 'rank')}" if isinstance(world, int) and world > 1 else ""
     named = " ".join(str(part) for part in (name, version) if part)
     return ", ".join(part for part in (named, ranks) if part)

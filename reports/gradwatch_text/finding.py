@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gradwatch.findings import Finding, printable
+from gradwatch.recording import Recording
 from gradwatch_text.lines import hang, wrap
 from gradwatch_text.paint import Paint
 from gradwatch_text.strip import MARKS
@@ -16,12 +17,12 @@ BODY: Final = 16
 MOST_LAYERS: Final = 6
 
 
-def finding_lines(finding: Finding, last_step: int, width: int, paint: Paint) -> Iterator[str]:
+def finding_lines(finding: Finding, recording: Recording, width: int, paint: Paint) -> Iterator[str]:
     """Yields the lines of a finding.
 
     Args:
         finding: what to write.
-        last_step: the last captured step of the run: a finding that ends well before it says when it ended.
+        recording: of the run, to tell whether the finding lasts to its end.
         width: columns of a line.
         paint: adds colour.
     """
@@ -29,18 +30,18 @@ def finding_lines(finding: Finding, last_step: int, width: int, paint: Paint) ->
     head, *rest = hang(f"{mark} ", printable(finding.title), width)
     yield paint(mark, finding.severity) + paint(head[len(mark) :], "strong")
     yield from (paint(line, "strong") for line in rest)
-    for line in wrap(place(finding, last_step), width - INDENT):
+    for line in wrap(place(finding, recording), width - INDENT):
         yield paint(" " * INDENT + line, "faint")
     yield ""
-    for name, texts in _sections(finding, last_step):
+    for name, texts in _sections(finding, recording):
         for i, (bullet, text) in enumerate(texts):
             label = (" " * INDENT + ("" if i else name)).ljust(BODY) + bullet
             yield from hang(label, printable(text), width)
 
 
-def place(finding: Finding, last_step: int) -> str:
+def place(finding: Finding, recording: Recording) -> str:
     """Returns severity, kind, when, and how sure, in one line."""
-    parts = [finding.severity, finding.kind, since(finding, last_step)]
+    parts = [finding.severity, finding.kind, since(finding, recording)]
     parts += [f"optimizer {printable(finding.optimizer)}"] if finding.optimizer else []
     if finding.confidence != "high":
         reason = f" ({printable(finding.confidence_reason)})" if finding.confidence_reason else ""
@@ -48,19 +49,25 @@ def place(finding: Finding, last_step: int) -> str:
     return " · ".join(parts)
 
 
-def since(finding: Finding, last_step: int) -> str:
-    """Returns when a finding showed, in words."""
+def since(finding: Finding, recording: Recording) -> str:
+    """Returns when a finding showed, in words; "since" when it shows as long as what shows it was captured."""
     first, last = finding.first_step, finding.last_step
     if first is None:
         return "during the whole run"
-    if last == first and last_step > first:
-        return f"at step {first:,}"
-    if last is not None and last < 0.95 * last_step:
-        return f"steps {first:,} to {last:,}"
-    return f"since step {first:,}"
+    if last is None or last >= 0.95 * _end(finding, recording):
+        return f"since step {first:,}"
+    return f"at step {first:,}" if last == first else f"steps {first:,} to {last:,}"
 
 
-def _sections(finding: Finding, last_step: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def _end(finding: Finding, recording: Recording) -> int:
+    """Returns the last captured step of the signal in which a finding shows, or of the run."""
+    signal = finding.figure.signal if finding.figure is not None else None
+    captured = [panel.steps for (name, _), panel in recording.panels.items() if name == signal]
+    captured = captured or [table.steps for table in recording.step_tables.values()]
+    return max((int(steps[-1]) for steps in captured if len(steps)), default=0)
+
+
+def _sections(finding: Finding, recording: Recording) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yields the name of each section and its paragraphs, each with the bullet before it."""
     numbered = len(finding.advice) > 1
     yield "Layers", [("", _layers(finding.layers))] if finding.layers else []
@@ -70,7 +77,7 @@ def _sections(finding: Finding, last_step: int) -> Iterator[tuple[str, list[tupl
     yield "How to check", [("", finding.check)] if finding.check else []
     yield (
         "Symptoms",
-        [(f"{MARKS[s.severity]} ", f"{s.title} ({s.kind}, {since(s, last_step)})") for s in finding.symptoms],
+        [(f"{MARKS[s.severity]} ", f"{s.title} ({s.kind}, {since(s, recording)})") for s in finding.symptoms],
     )
 
 

@@ -73,11 +73,8 @@ class TextReporter:
     def _findings(self, recording: Recording, analysis: Analysis) -> Iterator[Iterable[str]]:
         if analysis.findings:
             yield self._styled("FINDINGS, worst first", "strong")
-        last_step = max(
-            (int(table.steps[-1]) for table in recording.step_tables.values() if len(table.steps)), default=0
-        )
         for finding in analysis.findings:
-            yield finding_lines(finding, last_step, self.width, self._paint)
+            yield finding_lines(finding, recording, self.width, self._paint)
 
     def _passed(self, analysis: Analysis) -> Iterator[str]:
         if analysis.passed:

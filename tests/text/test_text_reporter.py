@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from gradwatch.analyze import analyze
 from gradwatch.errors import GradwatchError
 from gradwatch.examples.synthetic import SyntheticRun
-from gradwatch.findings import Analysis, Finding, printable
+from gradwatch.findings import Analysis, Figure, Finding, printable
 from gradwatch.plugins import Reporter, reporter
 from gradwatch.record import Site, SiteTable
 from gradwatch.recording import Recording, from_records
+from gradwatch.testing import check_reporter
 from gradwatch_text import TextReporter
 from gradwatch_text.lines import wrap
 from gradwatch_text.strip import condensed, layer_states
@@ -169,7 +170,7 @@ def test_names_cannot_command_the_terminal() -> None:
         optimizer=HOSTILE,
     )
     sites = SiteTable([Site("gradient", HOSTILE, HOSTILE, numel=1)], optimizers=[HOSTILE])
-    run = Recording(HOSTILE, sites, {}, {}, {"framework": HOSTILE, "version": HOSTILE}, (HOSTILE,))
+    run = Recording(HOSTILE, sites, {}, {}, {"framework": HOSTILE, "framework_version": HOSTILE}, (HOSTILE,))
     analysis = judged(replace(evil, symptoms=(evil,)), verdict=HOSTILE, not_applied={"exploding": HOSTILE})
     text = TextReporter(width=120).render(run, analysis)
     assert all(line.isprintable() for line in text.split("\n"))
@@ -221,6 +222,28 @@ def test_frozen_and_unseen_layers_are_told_apart() -> None:
         ]
     )
     assert layer_states(from_records([], sites), []) == ["frozen", "not captured"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "signal", "words"),
+    [
+        (None, None, "gradient", "during the whole run"),
+        (3, 59, "gradient", "since step 3"),
+        (3, 20, "gradient", "steps 3 to 20"),
+        (7, 7, "gradient", "at step 7"),
+        (59, 59, "gradient", "since step 59"),
+        (3, 56, "activation", "since step 3"),
+    ],
+)
+def test_a_finding_says_when_it_showed(first: int | None, last: int | None, signal: str, words: str) -> None:
+    """It ended only if what shows it was captured later without it: activations are, here, last captured at step 56."""
+    found = replace(finding(), first_step=first, last_step=last, figure=Figure(signal, "rms"))
+    assert f"vanishing · {words}\n" in TextReporter().render(recording(), judged(found))
+
+
+def test_the_reporter_keeps_what_every_reporter_promises() -> None:
+    """The published check for reporters passes, over healthy, faulty, tiny, empty and hostile runs."""
+    check_reporter(TextReporter())
 
 
 def test_the_reporter_is_found_by_its_name() -> None:
