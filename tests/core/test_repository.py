@@ -39,7 +39,7 @@ ROOMS = (
         "rules",
         "plugins",
     ),
-    *("findings", "recording", "assemble", "ranks", "gather", "panels", "store", "examples", "launch", "scalars"),
+    *("findings", "recording", "store", "examples", "launch", "scalars"),
     *("recorder", "guard", "schedule", "record", "statistics", "errors"),
 )
 """The rooms of the core from left to right: a module may import only from rooms to the right of its own."""

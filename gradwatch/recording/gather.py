@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.record import SIGNALS, STEP_FACTS, SiteTable
+from gradwatch.recording.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.statistics import NULL, Float, Integer
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import COUNTS, UNITS, VALUES, Rows, StepRows, join_step_rows

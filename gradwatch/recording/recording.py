@@ -10,20 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.panels import Panel, Steps, StepTable, empty_panel
 from gradwatch.record import Block, SiteTable, StepRecord
+from gradwatch.recording.panels import Panel, Steps, StepTable
 from gradwatch.statistics import Float
-
-__all__ = [
-    "Panel",
-    "Recording",
-    "StepTable",
-    "Steps",
-    "empty_panel",
-    "from_records",
-    "load_recording",
-    "per_rank",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +87,7 @@ def from_records(
     quality: tuple[str, ...] = (),
 ) -> Recording:
     """Builds a recording from step records in memory; of a step given twice the last row of each site wins."""
-    from gradwatch.gather import gather  # noqa: PLC0415  only who reads or builds runs pays for it
+    from gradwatch.recording.gather import gather  # noqa: PLC0415  only who reads or builds runs pays for it
     from gradwatch.store.chunk import chunk_of  # noqa: PLC0415
     from gradwatch.store.columns import rows_of, step_rows_of  # noqa: PLC0415
 
@@ -118,7 +107,7 @@ def load_recording(path: Path, rank: int | None = None) -> Recording:
         RunError: when the path is missing, not a run, damaged in its manifest, or of a newer release.
     """
     # Arrow takes a quarter of a second to import: only who reads files pays for it.
-    from gradwatch.assemble import assemble  # noqa: PLC0415
+    from gradwatch.recording.assemble import assemble  # noqa: PLC0415
 
     return Recording(*assemble(Path(path), rank))
 
@@ -129,6 +118,6 @@ def per_rank(path: Path) -> dict[int, Recording]:
     Raises:
         RunError: as ``load_recording``.
     """
-    from gradwatch.assemble import assemble_ranks  # noqa: PLC0415
+    from gradwatch.recording.assemble import assemble_ranks  # noqa: PLC0415
 
     return {rank: Recording(*assembled) for rank, assembled in assemble_ranks(Path(path)).items()}

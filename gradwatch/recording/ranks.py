@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.gather import Index, Key
-from gradwatch.panels import Panel, empty_panel
 from gradwatch.record import ABSENT, STAGES, SiteTable
+from gradwatch.recording.gather import Index, Key
+from gradwatch.recording.panels import Panel, empty_panel
 from gradwatch.statistics import NULL, Statistics, merge
 
 DISAGREEMENT: Final = 1e-4

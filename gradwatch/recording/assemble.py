@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.errors import RunError
-from gradwatch.gather import Gathered, Key, gather
-from gradwatch.panels import Panel, StepTable
-from gradwatch.ranks import merge_ranks
 from gradwatch.record import SiteTable
+from gradwatch.recording.gather import Gathered, Key, gather
+from gradwatch.recording.panels import Panel, StepTable
+from gradwatch.recording.ranks import merge_ranks
 from gradwatch.store import manifest
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import StepRows
