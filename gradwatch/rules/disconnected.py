@@ -24,7 +24,8 @@ class Disconnected:
 
     Formula: gradient None, or absmax == 0, at ``gaps.PERSIST`` consecutive steps at which some other parameter has a
     gradient, and for longer than ``gaps.CYCLES`` times any earlier gap. Deterministic, no statistics. Exact zeros count
-    for weights only, and not below a layer whose gradient itself is near underflow (``UNDERFLOW``): that is vanishing.
+    for weights only, in layers of which no parameter has a gradient, and not below a layer whose gradient itself is
+    near underflow (``UNDERFLOW``): that is vanishing.
     A head that had gradients and does not run now is given three times its active spell.
     Severity: critical for parameters in an optimizer; notice for those in none, and for a layer that never ran while a
     sibling of the same shapes did (experts, heads).
@@ -90,7 +91,7 @@ class Disconnected:
             return lasting
         concerned = (layout.trained | layout.missing) & lasting
         ever = padded(self._gaps.ever, size, False)
-        blocked = concerned & ~absent & layout.weight & ~ever
+        blocked = concerned & ~absent & layout.weight & ~ever & ~self._reached(layout)
         gone = concerned & absent
         affected = gone | blocked
         for i in np.flatnonzero(affected).tolist():
@@ -99,6 +100,12 @@ class Disconnected:
             ):
                 affected[i] = False
         return affected
+
+    def _reached(self, layout: Layout) -> Mask:
+        """Returns the parameters of layers in which some parameter has a gradient: there, only the input is 0."""
+        size = len(layout.parameters)
+        flowing = padded(self._gaps.ever, size, False) & (padded(self._gaps.run, size, 0) == 0)
+        return np.isin(layout.layer_of, layout.layer_of[flowing])
 
     def _outlasts_spell(self, layout: Layout, parameter: int) -> bool:
         """Tells whether a parameter that had gradients lost them for good: its layer still runs, or long ago."""
@@ -217,8 +224,8 @@ def _title(name: str, layers: int, never_ran: bool) -> str:
     if never_ran:
         return f"{name} is never used, so it does not learn"
     if layers == 1:
-        return f"No gradient reaches {name}, so it does not learn"
-    return f"No gradient reaches {layers} layers up to {name}, so they do not learn"
+        return f"{name} gets no gradient and cannot learn"
+    return f"{layers} layers up to {name} get no gradient and cannot learn"
 
 
 def _cause(name: str, *, absent: bool, never_ran: bool, sibling: str | None) -> str:

@@ -242,7 +242,7 @@ def _title(affected: int, seen: int, name: str, stuck: bool) -> str:
     if not stuck:
         return f"Gradients get small towards the input, most at {name}"
     which = "One layer hardly learns" if affected == 1 else f"{affected} of {seen} layers hardly learn"
-    return f"{which}: gradients vanish on the way to {name}"
+    return f"{which}: gradients vanish towards {name}"
 
 
 def _squashing(layout: Layout) -> list[str]:

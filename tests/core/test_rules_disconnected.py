@@ -85,3 +85,19 @@ def test_a_frozen_unused_module_adds_nothing() -> None:
     before = chain.analyze(records).findings
     chain.sites.add(Site("gradient", "spare.weight", "spare", shape=(3, 3), numel=9, status="frozen"))
     assert chain.analyze(records).findings == before
+
+
+def test_an_input_of_zeros_is_not_a_cut() -> None:
+    """A weight whose gradient is 0 beside a bias that has one gets its gradient; its input is 0."""
+    chain = Chain()
+    records = []
+    for step in range(12):
+        record = chain.record(step, gradient=[0.0, 0.0, 0.0, *[1e-2] * 5])
+        block = record.blocks[0]
+        bias = block.sites == chain.sites.find("gradient", "fc2.bias")
+        values = block.statistics
+        shown = type(values)(values.n, values.l2 + bias, values.sum, values.absmax + bias, values.nan, values.inf)
+        blocks = (type(block)(block.signal, block.sites, shown, block.stage), *record.blocks[1:])
+        records.append(type(record)(step, 0, blocks=blocks, logged=record.logged))
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.layers) == ("disconnected", ("fc1", "fc0"))
