@@ -7,7 +7,7 @@ Dark has a diverging map of its own with a dark middle: a light one glares.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 COLOURS: Final = {
     "page": ("#f7f6f3", "#141518"),
@@ -55,16 +55,3 @@ def style_variables() -> str:
     """Returns the colours as variables of the style sheet."""
     lines = (f"--{name}: light-dark({light}, {dark});" for name, (light, dark) in COLOURS.items())
     return ":root { color-scheme: light dark; " + " ".join(lines) + " }"
-
-
-def plot_palettes() -> dict[str, Any]:
-    """Returns, for light and for dark, the colours and maps as the script uses them."""
-    return {
-        mode: {
-            **{name: pair[i] for name, pair in COLOURS.items()},
-            "change": list(DIVERGING[i]),
-            "value": list(CIVIDIS),
-            "elements": list(ELEMENTS[i]),
-        }
-        for i, mode in enumerate(("light", "dark"))
-    }

@@ -17,8 +17,8 @@ from gradwatch_html.encode import encode, pack, pack_codes
 from gradwatch_html.flow import Flow, flow, slopes
 from gradwatch_html.histograms import histogram_pack
 from gradwatch_html.layers import LayerRow
+from gradwatch_html.look import plot_palettes
 from gradwatch_html.metrics import Matrix
-from gradwatch_html.palette import plot_palettes
 from gradwatch_html.series import series_pack
 from gradwatch_html.words import STATUS_WORDS, counted, joined, kind_title, middle_ellipsis, power_of_ten
 

@@ -87,7 +87,7 @@ def test_dark_and_light_switch_and_redraw(open_page: Sheet, sick: str) -> None:
     """The system's scheme is the start; button and key switch it, and the plots follow."""
     page = open_page(sick, color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
-    ink = "document.querySelector('#flow').layout.font.color"
+    ink = "document.querySelector('#flow')._fullLayout.font.color"
     dark = page.evaluate(f"[{ground}, {ink}]")
     page.click("#theme")
     light = page.evaluate(f"[{ground}, {ink}]")

@@ -64,25 +64,17 @@ const scaleOf = (list) => list.map((colour, i) => [i / (list.length - 1), colour
 const dark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
 const readTheme = () => { colours = meta.palettes[dark() ? 'dark' : 'light']; $('theme').lastElementChild.textContent = dark() ? 'Light' : 'Dark'; };
 const faint = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, '0');
-const axis = (more) => ({
-  gridcolor: colours.grid, linecolor: colours.line, zeroline: false, fixedrange: true, ticks: '', ticklabelstandoff: 4,
-  tickfont: {size: 11.5, color: colours.soft}, automargin: false, ...more,
-});
-const layout = (margin, more) => ({
-  margin: {t: 8, r: 14, b: 28, l: 54, pad: 0, ...margin}, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-  showlegend: false, dragmode: false, hovermode: 'closest', hoverdistance: 40, font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.soft},
-  hoverlabel: {bgcolor: colours.ink, bordercolor: colours.ink, font: {color: colours.page, size: 12.5}, namelength: 0}, ...more,
-});
+const layout = (margin, more) => ({template: colours.template, margin, dragmode: false, font: {family: getComputedStyle(document.body).fontFamily}, ...more});
 const describe = (id, sentence) => $(id).setAttribute('aria-label', sentence);
 const draw = (id, data, settings) => {
   const size = {width: $(id).clientWidth, height: $(id).clientHeight};
   return window.Plotly.react($(id), data, {...settings, ...size}, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
 };
-const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4, font: {size: 12}}};
+const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4}};
 const stepAxis = (id, margin, more = {}) => {
   const range = more.range ?? fullRange(), room = $(id).clientWidth - margin;
   const spacing = range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))};
-  return axis({...spacing, range, tickformat: ',~s', hoverformat: ',d', ...more});
+  return {...spacing, range, tickformat: ',~s', hoverformat: ',d', ...more};
 };
 const powers = (low, high, base = 10, most = 6) => {
   const stride = Math.max(1, Math.ceil((high - low + 1) / most)), list = [];
@@ -96,10 +88,10 @@ const logAxis = (values, most = 6) => {
     const room = Math.max(0.1, 0.35 - (high - low) / 2), ticks = [];
     [low, high] = [low - room, high + room];
     for (let p = Math.floor(low); p <= high; p++) for (const n of [1, 2, 5]) if (Math.log10(n * 10 ** p) >= low && Math.log10(n * 10 ** p) <= high) ticks.push(n * 10 ** p);
-    return axis({type: 'log', range: [low, high], tickmode: 'array', tickvals: ticks, ticktext: ticks.map(short)});
+    return {type: 'log', range: [low, high], tickmode: 'array', tickvals: ticks, ticktext: ticks.map(short)};
   }
   [low, high] = [Math.floor(low - 0.02), Math.ceil(high + 0.02)];
-  return axis({type: 'log', range: [low, high], ...powers(low, high, 10, most)});
+  return {type: 'log', range: [low, high], ...powers(low, high, 10, most)};
 };
 const cursor = () => ({type: 'line', xref: 'x', yref: 'paper', x0: currentStep(), x1: currentStep(), y0: 0, y1: 1, visible: currentStep() !== null, line: {color: colours.ink, width: 1, dash: 'dot'}});
 const legend = (id, entries) => $(`${id}-legend`).replaceChildren(...entries.map(([colour, text, kind = 'block']) => {
@@ -218,7 +210,7 @@ const drawHeatmap = async () => {
   ], layout({...gutter, b: 38}, {
     dragmode: mouse ? 'zoom' : false, shapes: [cursor(), ...outline.shapes], annotations: outline.annotations,
     xaxis: stepAxis('heatmap', gutter.l + gutter.r, {range: x, fixedrange: false, showgrid: false, ...stepTitle}),
-    yaxis: axis({range: [r1 - 0.5, r0 - 0.5], fixedrange: false, showgrid: false, ...rowTicks(metric, r0, r1, high, Math.floor((gutter.l - 10) / 6.4))}),
+    yaxis: {range: [r1 - 0.5, r0 - 0.5], fixedrange: false, showgrid: false, ...rowTicks(metric, r0, r1, high, Math.floor((gutter.l - 10) / 6.4))},
   }));
   const seen = new Set(heat.special.flat()), ends = change ? (narrow() ? '÷10⁴ … ×10⁴' : '10⁴× smaller … same … 10⁴× larger') : metric.share ? '0% … 100%' : `${short(10 ** zmin)} … ${short(10 ** zmax)}`;
   legend('heatmap', [[`linear-gradient(90deg, ${map.join(',')})`, ends, 'ramp'], ...['no gradient (None)', 'exactly zero', 'non-finite'].map((word, i) => [kinds[i], word]).filter((_, i) => seen.has(i + 1))]);
@@ -277,7 +269,7 @@ const drawLanes = () => {
   const place = (i, top, height, used) => Object.assign(labels[i].style, {top: `${top + 8}px`, height: `${height}px`, width: small ? '100%' : `${gutter.l - used}px`});
   $('lanes').style.height = `${high + 46}px`;
   const settings = layout({...gutter, b: 38}, {shapes: [cursor()], xaxis: stepAxis('lanes', gutter.l + gutter.r, {anchor: 'free', position: 0, ...stepTitle})});
-  settings.yaxis = axis({domain: [Math.max(0, 1 - shown.length * lane / high), 1], range: [shown.length - 0.5, -0.5], showticklabels: false, showgrid: false, visible: shown.length > 0});
+  settings.yaxis = {domain: [Math.max(0, 1 - shown.length * lane / high), 1], range: [shown.length - 0.5, -0.5], showticklabels: false, showgrid: false, visible: shown.length > 0};
   shown.forEach(({first, last, severity, title}, i) => {
     const y = i + (small ? 0.26 : 0), from = first ?? start.steps[0], to = last ?? start.steps[1], colour = colours[severity];
     data.push({type: 'scatter', mode: 'lines', x: [from, to], y: [y, y], line: {color: faint(colour, 0.55), width: small ? 8 : 10}, hovertemplate: `${escaped(ellipsis(title, 70))}<br>${steps(from, to)}<extra></extra>`});
@@ -287,7 +279,7 @@ const drawLanes = () => {
   lanes.forEach((line, k) => {
     const top = shown.length * lane + k * scalar, axisName = `yaxis${k + 2}`, yaxis = `y${k + 2}`, values = [...line.low, ...line.high];
     const domain = [1 - (top + scalar - 4) / high, 1 - (top + head) / high].map((v) => Math.max(0, v));
-    settings[axisName] = {...(line.log ? logAxis(values, 3) : axis({nticks: 3, tickformat: '~g', range: padded(values)})), domain};
+    settings[axisName] = {...(line.log ? logAxis(values, 3) : {nticks: 3, tickformat: '~g', range: padded(values)}), domain};
     data.push(...curve({time: line, y: line.high, low: line.low, high: line.high, banded: line.first.some((step, i) => step !== line.last[i]), name: line.title}, colours.accent, {yaxis}));
     if (line.bad.length) data.push(marks(line.bad, settings[axisName], 'bad', {yaxis}));
     place(shown.length + k, top + (small ? 0 : head), small ? 24 : scalar - head - 8, 58);
@@ -323,7 +315,7 @@ const drawFlow = () => {
     {type: 'scatter', mode: x.length > 60 ? 'lines' : 'lines+markers', x, y: positive(median), text: x.map((i) => `${names[i]}<br>median ${short(median[i])}, range ${short(low[i])} to ${short(high[i])}`), hovertemplate: '%{text}<extra></extra>', line: {color: colours.accent, width: 2}, marker: {size: 5}},
     marks(bad, y, 'bad', hover(bad, 'non-finite')), marks(zeros, y, 'zero', hover(zeros, 'exactly zero')),
   ], layout({b: 42, r: 16}, {
-    xaxis: axis({range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, title: {text: 'input → output', standoff: 6, font: {size: 12}}}), yaxis: y,
+    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
   }));
   const step = whole(all[state.step]), slope = slopes[state.step], per = groups.some(([a, b]) => a !== b) ? 'group of layers' : 'layer';
   [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
@@ -387,7 +379,7 @@ const linesOf = async (layer) => {
 };
 const timeChart = (id, {lines, bad, zeros}) => {
   const all = lines.flatMap((line) => [...line.y, ...(line.low ?? []), ...(line.high ?? [])]), share = id === 'shares', format = share ? percent : short, usual = id === 'ratio';
-  const y = share ? axis({range: [0, Math.min(1.04, Math.max(0.0105, extent(all)[1] * 1.15))], tickformat: '~%', nticks: 5}) : logAxis([...all, ...(usual ? USUAL : [])]);
+  const y = share ? {range: [0, Math.min(1.04, Math.max(0.0105, extent(all)[1] * 1.15))], tickformat: '~%', nticks: 5} : logAxis([...all, ...(usual ? USUAL : [])]);
   const colour = (line, i) => colours[line.colour ?? LINE_COLOURS[i]], band = {type: 'rect', layer: 'below', xref: 'paper', x0: 0, x1: 1, y0: USUAL[0], y1: USUAL[1], fillcolor: colours.band, line: {width: 0}};
   const data = [...lines.flatMap((line, i) => curve(line, colour(line, i), {}, format)), marks(bad, y, 'bad'), ...(share ? [] : [marks(zeros, y, 'zero')])];
   draw(id, data, layout({}, {shapes: [cursor(), ...(usual ? [band] : [])], xaxis: stepAxis(id, 68), yaxis: y}));
@@ -405,14 +397,14 @@ const drawHistogram = async (layer) => {
   const name = (bin) => `${power(2, exponent(bin))} to ${power(2, exponent(bin) + 1)}`, columns = time.first.map((_, c) => c);
   if (columns.length === 1) {
     const bars = {type: 'bar', x: bins.map((bin) => exponent(bin) + 0.5), y: bins.map((bin) => share(bin, 0) ?? 0), text: bins.map((bin) => `${name(bin)}: ${percent(share(bin, 0) ?? 0)}`), textposition: 'none', hovertemplate: '%{text}<extra></extra>', marker: {color: colours.accent}, width: 0.86};
-    draw('histogram', [bars], layout({}, {xaxis: axis(powers(low, high, 2)), yaxis: axis({tickformat: '~%', nticks: 5, rangemode: 'tozero'})}));
+    draw('histogram', [bars], layout({}, {xaxis: powers(low, high, 2), yaxis: {tickformat: '~%', nticks: 5, rangemode: 'tozero'}}));
     legend('histogram', [[colours.accent, 'share of elements']]);
   } else {
     const text = bins.map((bin) => columns.map((c) => `${name(bin)}<br>${steps(time.first[c], time.last[c])}: ${percent(share(bin, c) ?? 0)}`)), z = bins.map((bin) => columns.map((c) => (share(bin, c) === null ? null : Math.log10(share(bin, c)))));
     draw('histogram', [{type: 'heatmap', x: edgesOf(time), y: [...bins, count].map(exponent), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(colours.elements), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout({}, {
       shapes: [cursor(), ...limits.map(([y]) => ({type: 'line', xref: 'paper', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.critical, width: 1, dash: 'dash'}}))],
       annotations: limits.map(([y, text_]) => ({xref: 'paper', x: 1, xanchor: 'right', y, yanchor: 'bottom', text: text_, showarrow: false, bgcolor: faint(colours.card, 0.85), borderpad: 1, font: {size: 11, color: colours.critical}})),
-      xaxis: stepAxis('histogram', 68, {showgrid: false}), yaxis: axis({...powers(low, high, 2), range: [low, high], showgrid: false}),
+      xaxis: stepAxis('histogram', 68, {showgrid: false}), yaxis: {...powers(low, high, 2), range: [low, high], showgrid: false},
     }));
     legend('histogram', [[`linear-gradient(90deg, ${colours.elements.join(',')})`, '0.01% … 40% of the elements', 'ramp']]);
   }
