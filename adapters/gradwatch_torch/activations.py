@@ -88,6 +88,11 @@ class Activations:
         keys = [key for key in self._captures if self._owner[key[1]] in (optimizer, None)]
         return {key: self._captures.pop(key) for key in keys}
 
+    def put_back(self, captures: Captures) -> None:
+        """Undoes ``take``."""
+        for key, capture in captures.items():
+            self._add(key, capture)
+
     def _forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         layer = self._layers.get(module)
         if layer is None or not torch.is_grad_enabled() or self._is_recomputed(module):
@@ -136,11 +141,7 @@ class Activations:
 
     def _add(self, key: tuple[str, int], part: Capture) -> None:
         """Adds one pass to a site; a pass that failed on the way leaves nothing."""
-        known = self._captures.setdefault(key, part)
-        if known is not part:
-            known.measured += part.measured
-            known.alive += part.alive
-            known.saturated += part.saturated
+        join_captures(self._captures, {key: part})
 
     def _site(self, signal: str, layer: Layer, suffix: str) -> int:
         name = layer.path + suffix
@@ -158,6 +159,16 @@ class Activations:
     def _axis_of(self, tensor: Tensor) -> int | None:
         seen = self._seen.get(id(tensor))
         return seen[2] if seen is not None and seen[0]() is tensor else None
+
+
+def join_captures(captures: Captures, more: Captures) -> None:
+    """Adds the passes of ``more`` to ``captures``."""
+    for key, part in more.items():
+        known = captures.setdefault(key, part)
+        if known is not part:
+            known.measured += part.measured
+            known.alive += part.alive
+            known.saturated += part.saturated
 
 
 def first_tensor(value: Any) -> Tensor | None:

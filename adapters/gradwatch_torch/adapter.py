@@ -20,6 +20,7 @@ from gradwatch_torch.capture import OptimizerCapture, Shared
 from gradwatch_torch.device import HostCopy
 from gradwatch_torch.first_pass import FirstPass
 from gradwatch_torch.losses import Losses
+from gradwatch_torch.manual import ManualLoop
 from gradwatch_torch.targets import Parameter
 from gradwatch_torch.wrappers import averages_gradients, is_compiled
 
@@ -38,6 +39,8 @@ class TorchAdapter:
         self._status: dict[int, tuple[str, str]] = {}
         self._captures: dict[int, OptimizerCapture] = {}
         self._session: Session | None = None
+        self._by_hand = False
+        self._loop: ManualLoop | None = None
         self._first_pass: FirstPass | None = None
 
     def claims(self, *objects: Any) -> bool:
@@ -86,9 +89,21 @@ class TorchAdapter:
         session = self._session
         if session is None:
             return
+        self._by_hand = True
+        session.recorder.guard.wrap(self._end_by_hand)()
+
+    def _end_by_hand(self) -> None:
         capture = self._captures.get(id(None)) or self._capture(None, "", [])
-        tensors = [p.tensor for p in self._index.values() if p.tensor.requires_grad]
-        session.recorder.guard.wrap(capture.manual_step)(tensors)
+        capture.end_by_hand(capture.read_by_hand(self._trainable()))
+
+    def _trainable(self) -> list[Tensor]:
+        return [p.tensor for p in self._index.values() if p.tensor.requires_grad]
+
+    def _manual_capture(self) -> OptimizerCapture | None:
+        """Returns the capture of a loop in which neither an optimizer nor the user ends the steps."""
+        if self._by_hand or any(key != id(None) for key in self._captures):
+            return None
+        return self._captures.get(id(None)) or self._capture(None, "", [])
 
     def decorate(self, function: F) -> F:
         """Returns the train step; a scalar that it returns is recorded as the loss unless the loss is known already."""
@@ -199,6 +214,11 @@ class TorchAdapter:
         scaling = (guard.wrap(self._before_scaler), guard.wrap(self._after_scaler))
         self._ends.append(interception.scaler_step.listen(*scaling))
         self._ends.append(interception.clip.listen(guard.wrap(self._clipping, "clipping")))
+        if not optimizers:
+            self._loop = loop = ManualLoop(self._manual_capture, self._trainable)
+            around = (guard.wrap(loop.before_backward), guard.wrap(loop.after_backward))
+            self._ends.append(interception.backward.listen(*around))
+            self._ends.append(guard.wrap(loop.end, "the last step"))
         self._ends.append(interception.backward.listen(guard.wrap(self._losses.listen, "loss")))
 
     def _capture(self, optimizer: Optimizer | None, name: str, extra: Sequence[Tensor]) -> OptimizerCapture:
@@ -225,6 +245,13 @@ class TorchAdapter:
         tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
         if not any(id(tensor) in self._index for tensor in tensors):
             return None
+        first = self._captures.pop(id(None), None)
+        if first is not None and self._loop is not None and not first.ended:
+            # Until its first step nothing tells an optimizer's loop from one without: what was read is its.
+            self._activations.put_back(self._loop.give_up())
+            first.belongs_to(optimizer)
+            self._captures[id(optimizer)] = first
+            return first
         known = {capture.key for capture in self._captures.values()}
         name = type(optimizer).__name__ if known else ""
         while name in known:
@@ -261,7 +288,9 @@ class TorchAdapter:
             self._first_pass.end(self._session.sites)
             self._reduced |= self._first_pass.averaged
             self._first_pass = None
-        self._activations.end_step()
+        if self._loop is None or self._by_hand or id(None) not in self._captures:
+            # A loop without an optimizer is seen to have ended its step in the next pass, whose activations must stay.
+            self._activations.end_step()
         self._losses.end_step()
         self._switch()
 

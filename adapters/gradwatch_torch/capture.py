@@ -18,7 +18,7 @@ from gradwatch.plugins import Session
 from gradwatch.record import PARAMETER_SIGNALS
 from gradwatch.scalars import Reader
 from gradwatch.schedule import Plan
-from gradwatch_torch.activations import Activations
+from gradwatch_torch.activations import Activations, join_captures
 from gradwatch_torch.device import HostCopy
 from gradwatch_torch.losses import Losses
 from gradwatch_torch.measure import reduce
@@ -99,6 +99,10 @@ class OptimizerCapture:
         self._pending: PendingStep | None = None
         self._started = self._last = time.perf_counter()
 
+    def belongs_to(self, optimizer: Optimizer) -> None:
+        """States whose steps these are, when that shows only later."""
+        self._optimizer = weakref.ref(optimizer)
+
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Opens the step: reads the gradients and, on the schedule's steps, copies the weights."""
         began = time.perf_counter()
@@ -137,13 +141,20 @@ class OptimizerCapture:
         pending.skipped = True
         self._end(pending, time.perf_counter())
 
-    def manual_step(self, parameters: Sequence[Tensor]) -> None:
-        """Ends a step by hand: reads the gradients as they are now."""
+    def read_by_hand(self, parameters: Sequence[Tensor], before: PendingStep | None = None) -> PendingStep:
+        """Reads the gradients as they are now, in place of an earlier reading of the same step."""
         self._session.recorder.start()
         pending = self._open()
         if self.plan:
             self._lay_out(parameters)
             self._read_gradients(pending, "unknown")
+        pending.captures = self._shared.activations.take(self.key)
+        if before is not None:
+            join_captures(pending.captures, before.captures)
+        return pending
+
+    def end_by_hand(self, pending: PendingStep) -> None:
+        """Ends a step whose gradients were read by hand."""
         self._end(pending, time.perf_counter())
 
     def clipped(self, parameters: Sequence[Tensor], max_norm: Reader, norm: HostCopy) -> None:
@@ -167,9 +178,8 @@ class OptimizerCapture:
         session, step = self._session, self.ended
         if self.loss_scale is not None:
             pending.facts["loss_scale"] = self.loss_scale.scalar
-        captures = self._shared.activations.take(self.key)
-        if self.plan.activation:
-            pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
+        captures = pending.captures or self._shared.activations.take(self.key)
+        pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
         suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan else {}
         pending.logged = session.scalars.end_step(step, self._index, pending.time, suggested)
         if self.plan or pending.logged or pending.skipped:

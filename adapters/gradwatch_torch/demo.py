@@ -21,7 +21,7 @@ WIDTH: Final = 64
 TRAINING_DIGITS: Final = 1400
 BATCH: Final = 64
 EPOCHS: Final = 20
-LEARNING_RATE: Final = 1e-3
+LEARNING_RATE: Final = 0.1
 
 
 class DeepNetwork(nn.Module):
@@ -105,7 +105,7 @@ def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int 
     training, unseen = Digits.shuffled(generator).split()
     torch.manual_seed(seed)
     model = DeepNetwork(block)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     progress = Progress(epochs * -(-TRAINING_DIGITS // BATCH))
 
     def tell(finding: gradwatch.Finding) -> None:

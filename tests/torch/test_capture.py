@@ -416,6 +416,8 @@ def test_an_optimizer_that_was_not_given_is_found() -> None:
             optimizer.zero_grad()
     assert captured.series("gradient", "0.weight", "l2")[-1] == pytest.approx(truth)
     assert [record.step for record in captured.records] == [0, 1, 2]
+    assert captured.session.sites.optimizers == [""]
+    assert len(captured.series("activation", "0", "l2")) == 3
 
 
 def test_steps_ended_by_hand_read_the_gradients_of_that_moment() -> None:
@@ -432,6 +434,35 @@ def test_steps_ended_by_hand_read_the_gradients_of_that_moment() -> None:
                     parameter.sub_(parameter.grad, alpha=0.1)  # type: ignore[arg-type]
                     parameter.grad = None
     assert_close(captured.series("gradient", "0.weight", "l2"), truth)
+
+
+@pytest.mark.parametrize("way", ["in place", "through data", "every second batch"])
+def test_loops_without_an_optimizer_are_understood(way: str) -> None:
+    """A step ends when the parameters change or the gradients are cleared; its gradient and activations are its own."""
+    model = small_net()
+    truth, outputs = [], []
+    with capture(model) as captured:
+        for i, (x, y) in enumerate(batches(6)):
+            out = model(x)
+            functional.cross_entropy(out, y).backward()
+            if way == "every second batch" and i % 2 == 0:
+                continue
+            truth.append(grad_norm(model, "0.weight"))
+            outputs.append(norm(out))
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                if way == "through data":
+                    parameter.data = parameter.data - 0.1 * parameter.grad
+                else:
+                    with torch.no_grad():
+                        parameter.sub_(parameter.grad, alpha=0.1)
+                parameter.grad = None
+    assert_close(captured.series("gradient", "0.weight", "l2"), truth)
+    assert [record.step for record in captured.records] == list(range(len(truth)))
+    if way != "every second batch":
+        assert_close(captured.series("activation", "2", "l2"), outputs)
+    assert len(captured.series("activation_gradient", "2", "l2")) == len(truth)
+    assert all(record.logged["loss"] > 0 for record in captured.records)
 
 
 def test_parameters_added_to_the_optimizer_later_are_read() -> None:

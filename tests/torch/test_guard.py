@@ -99,7 +99,7 @@ def _lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_lenient")
 def test_no_fault_of_capture_escapes(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """For every n, the n-th call inside capture raises: training is bitwise the same and one line says what stopped."""
-    monkeypatch.setattr("gradwatch_torch.adapter.gc.get_referrers", lambda *_: [])  # slow, and not what fails here
+    monkeypatch.setattr("gradwatch_torch.wrappers.gc.get_referrers", lambda *_: [])  # slow, and not what fails here
     truth = loop(*make())
     n, sites = 0, set()
     while True:
