@@ -176,8 +176,7 @@ class OptimizerCapture:
 
     def _end(self, pending: PendingStep, began: float) -> None:
         session, step = self._session, self.ended
-        if self.loss_scale is not None:
-            pending.facts["loss_scale"] = self.loss_scale.scalar
+        pending.loss_scale = self.loss_scale
         captures = pending.captures or self._shared.activations.take(self.key)
         pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
         suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan else {}

@@ -41,7 +41,8 @@ class Clip:
 class PendingStep:
     """A step as it leaves the training thread; ``ready`` and ``resolve`` run on the writer thread.
 
-    ``scale`` and ``found_inf`` are a loss scaler's, for optimizers that unscale inside their own kernel.
+    ``loss_scale`` is that of the step's passes, if any. ``scale`` and ``found_inf`` are set for optimizers that unscale
+    inside their own kernel, whose gradients are read before that.
     """
 
     step: int
@@ -55,6 +56,7 @@ class PendingStep:
     facts: dict[str, Reader] = field(default_factory=dict)
     logged: Mapping[str, Reader] = field(default_factory=dict)
     clips: Sequence[Clip] = ()
+    loss_scale: HostCopy | None = None
     scale: HostCopy | None = None
     found_inf: HostCopy | None = None
     skipped: bool = False
@@ -68,6 +70,8 @@ class PendingStep:
         """Returns the record; of a skipped step only its number and scalars, because nothing was applied."""
         skipped = self.skipped or (self.found_inf is not None and self.found_inf.scalar() > 0)
         facts = read(self.facts)
+        if self.loss_scale is not None:
+            facts["loss_scale"] = self.loss_scale.scalar()
         blocks = [] if skipped else [self._block(part) for part in self.parts]
         if not skipped:
             facts |= self._norms(blocks)
@@ -112,10 +116,17 @@ class PendingStep:
 
     def _activation_blocks(self) -> list[Block]:
         return [
-            _activation_block(signal, rows, self._unit_counts(signal, rows))
+            self._activation_block(signal, rows)
             for signal in ACTIVATION_SIGNALS
             if (rows := sorted((site, capture) for (kind, site), capture in self.captures.items() if kind == signal))
         ]
+
+    def _activation_block(self, signal: str, rows: Sequence[tuple[int, Capture]]) -> Block:
+        statistics = concatenate([_join_passes(capture) for _, capture in rows])
+        if signal == "activation_gradient" and self.loss_scale is not None:
+            statistics = unscale(statistics, self.loss_scale.scalar())
+        sites = np.array([site for site, _ in rows], dtype=np.uint32)
+        return Block(signal, sites, statistics, "unscaled", self._unit_counts(signal, rows))
 
     def _unit_counts(self, signal: str, rows: Sequence[tuple[int, Capture]]) -> UnitCounts | None:
         if signal != "activation":
@@ -180,14 +191,9 @@ def _shift(histogram: Histogram, octaves: int) -> Histogram:
     return shifted
 
 
-def _activation_block(signal: str, rows: Sequence[tuple[int, Capture]], units: UnitCounts | None) -> Block:
-    statistics = []
-    for _, capture in rows:
-        passes = [measured.resolve() for measured in capture.measured]
-        joined = passes[0]
-        for other in passes[1:]:
-            joined = merge(joined, other)
-        statistics.append(joined)
-    return Block(
-        signal, np.array([site for site, _ in rows], dtype=np.uint32), concatenate(statistics), "unscaled", units
-    )
+def _join_passes(capture: Capture) -> Statistics:
+    passes = [measured.resolve() for measured in capture.measured]
+    joined = passes[0]
+    for other in passes[1:]:
+        joined = merge(joined, other)
+    return joined

@@ -230,6 +230,26 @@ def test_convolutions_count_channels() -> None:
     assert (units["0"], units["1"], units["2"], units["4"]) == (3, 3, 3, 2)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_at_activations_are_unscaled(fused: bool) -> None:
+    """Under a loss scaler the gradients at activations are those of the loss itself, histograms included."""
+    panels = []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        with capture(model, optimizer) as captured:
+            scaler.scale(model(torch.randn(64, 4)).square().mean()).backward()
+            scaler.step(optimizer)
+        panels.append(captured.recording.panel("activation_gradient"))
+    plain, scaled = panels
+    assert plain is not None
+    assert scaled is not None
+    np.testing.assert_allclose(scaled.l2, plain.l2, rtol=1e-6)
+    assert np.array_equal(scaled.histogram, plain.histogram)
+
+
 def test_no_hook_is_on_between_sampled_steps() -> None:
     """The global forward hook exists only from the step before a sampled one to its end."""
     model = nn.Linear(4, 4)
