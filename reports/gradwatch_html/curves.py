@@ -17,6 +17,9 @@ from gradwatch_html.metrics import NON_FINITE, Matrix
 from gradwatch_html.words import spelled
 
 COLUMNS: Final = 160
+SHORT_RUN: Final = 20
+"""Captured steps below which a run has no start of its own."""
+
 _METRIC_OF_KIND: Final = {
     "dead-units": ("silent",),
     "saturated": ("saturated",),
@@ -200,13 +203,17 @@ def _median(values: Float) -> Float:
     return np.where(known > 0, ordered[np.arange(len(values)), middle], np.nan)
 
 
-def default_view(findings: Sequence[Finding], steps: npt.NDArray[np.int64]) -> str:
+def view_of(finding: Finding, steps: npt.NDArray[np.int64]) -> str:
     """Returns "change" (from each layer's own start), or "value" when that start may itself be faulty.
 
     A finding that holds for the whole run or begins in its first tenth leaves no healthy start to compare with.
     """
-    if len(steps) < 20:
-        return "value"
-    early = int(steps[0]) + 0.1 * int(steps[-1] - steps[0])
+    early = int(steps[0]) + 0.1 * int(steps[-1] - steps[0]) if len(steps) else 0
+    return "value" if finding.first_step is None or finding.first_step <= early else "change"
+
+
+def default_view(findings: Sequence[Finding], steps: npt.NDArray[np.int64]) -> str:
+    """Returns the view with which the heatmap opens: values when the run is short or a grave finding begins early."""
     grave = [finding for finding in findings if finding.severity != "notice"]
-    return "value" if any(f.first_step is None or f.first_step <= early for f in grave) else "change"
+    early = any(view_of(finding, steps) == "value" for finding in grave)
+    return "value" if len(steps) < SHORT_RUN or early else "change"

@@ -56,10 +56,9 @@ def schedule(recording: Recording) -> str:
 
 def summary(recording: Recording, rows: list[LayerRow]) -> str:
     """Returns the grey line under the verdict."""
-    parameters = sum(len(row.parameters) for row in rows)
-    owners = sum(bool(row.parameters) for row in rows)
-    among = f", {whole(owners)} of them with parameters" if owners < len(rows) else ""
-    size = f"{counted(len(rows), 'layer')}{among}, {counted(parameters, 'parameter')}"
+    owners, parameters = sum(bool(row.parameters) for row in rows), sum(len(row.parameters) for row in rows)
+    others = f" and {whole(len(rows) - owners)} without any" if owners < len(rows) else ""
+    size = f"{counted(owners, 'layer')} with {counted(parameters, 'parameter')}{others}"
     spans = [_span(recording, optimizer) for optimizer in sorted(recording.step_tables)]
     several = f" in {len(spans)} optimizers" if len(spans) > 1 else ""
     parts = [size + several, joined(spans) or "no step captured", schedule(recording), _loss(recording)]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from gradwatch_html.encode import json_island
 from gradwatch_html.page import Page
 from gradwatch_html.palette import style_variables
-from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, whole
+from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, short_words, whole
 
 PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
 """The bundle ``plotly.js-cartesian-dist-min`` of npm, compressed; of the plotly package's version."""
@@ -73,5 +73,5 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(whole=whole, ellipsis=middle_ellipsis)
+    environment.filters.update(whole=whole, ellipsis=middle_ellipsis, short_words=short_words)
     return environment.from_string(_asset("page.html.j2").decode())

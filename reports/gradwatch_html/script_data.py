@@ -9,10 +9,10 @@ import numpy as np
 
 from gradwatch.findings import Analysis, Finding
 from gradwatch.record import Site
-from gradwatch.recording import Recording
+from gradwatch.recording import Recording, Steps
 from gradwatch_html.buckets import bucket, time_axis
 from gradwatch_html.context import Lane, lanes
-from gradwatch_html.curves import default_view, metric_of
+from gradwatch_html.curves import default_view, metric_of, view_of
 from gradwatch_html.encode import encode, pack, pack_codes
 from gradwatch_html.flow import Flow, flow, slopes
 from gradwatch_html.histograms import histogram_pack
@@ -40,14 +40,15 @@ def script_data(
     depth = {row.name: row.index for row in rows}
     owners = {row.index for row in rows if row.parameters}
     keep = _kept_steps(analysis.findings)
+    steps = captured_steps(recording)
     islands: dict[str, str] = {}
     meta: dict[str, Any] = {
         "palettes": plot_palettes(),
         "layers": [_layer(row, recording.sites.optimizers) for row in rows],
-        "findings": [_finding(f, built, depth, owners) for f in analysis.findings],
+        "findings": [_finding(f, built, depth, owners, steps) for f in analysis.findings],
         "metrics": [_metric(matrix, islands) for matrix in built.values()],
         "lanes": [_lane(lane) for lane in lanes(recording)],
-        "start": _start(recording, analysis.findings, built),
+        "start": _start(steps, analysis.findings, built),
         "flow": _flow(flow(recording, depth, keep), islands),
         "series": _series(recording, rows, analysis.findings, keep, islands),
         "histograms": _histograms(recording, depth, islands),
@@ -87,7 +88,7 @@ def _layer(row: LayerRow, optimizers: Sequence[str]) -> dict[str, Any]:
 
 
 def _finding(
-    finding: Finding, built: Mapping[str, Matrix], depth: Mapping[str, int], owners: Set[int]
+    finding: Finding, built: Mapping[str, Matrix], depth: Mapping[str, int], owners: Set[int], steps: Steps
 ) -> dict[str, Any]:
     affected = {depth[name] for name in finding.layers if name in depth}
     return {
@@ -100,6 +101,7 @@ def _finding(
         "first": finding.first_step,
         "last": finding.last_step,
         "metric": metric_of(finding, built),
+        "view": view_of(finding, steps),
     }
 
 
@@ -184,18 +186,22 @@ def _lane(lane: Lane) -> dict[str, Any]:
     }
 
 
-def _start(recording: Recording, findings: Sequence[Finding], built: Mapping[str, Matrix]) -> dict[str, Any]:
-    """Chooses what the page opens with: the view in which the worst finding shows."""
+def captured_steps(recording: Recording) -> Steps:
+    """Returns the captured steps of all optimizers, ascending, shape [t]."""
     steps = [recording.steps(optimizer) for optimizer in recording.step_tables]
-    every = np.unique(np.concatenate(steps)) if steps else np.zeros(0, dtype=np.int64)
+    return np.unique(np.concatenate(steps)) if steps else np.zeros(0, dtype=np.int64)
+
+
+def _start(steps: Steps, findings: Sequence[Finding], built: Mapping[str, Matrix]) -> dict[str, Any]:
+    """Chooses what the page opens with: the view in which the worst finding shows."""
     worst = findings[0] if findings else None
     metric = metric_of(worst, built) if worst is not None else next(iter(built), None)
     layer = next((name for f in findings for name in (f.layer, *f.layers) if name is not None), None)
     return {
         "metric": metric,
-        "view": default_view(findings, every),
+        "view": default_view(findings, steps),
         "layer": layer,
-        "steps": [int(every[0]), int(every[-1])] if len(every) else None,
+        "steps": [int(steps[0]), int(steps[-1])] if len(steps) else None,
     }
 
 

@@ -79,6 +79,11 @@ def middle_ellipsis(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail]}…{text[-tail:]}"
 
 
+def short_words(text: str, limit: int) -> str:
+    """Shortens the words of a sentence that are longer than ``limit``: names of layers, mostly."""
+    return " ".join(middle_ellipsis(word, limit) for word in text.split(" "))
+
+
 def joined(parts: Iterable[str]) -> str:
     """Joins with commas and a final "and"."""
     items = list(parts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from html import escape
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,7 +17,7 @@ from tests.html.building import dense, synthetic
 from tests.html.conftest import Sheet, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -300,6 +302,20 @@ def test_degenerate_runs_open_without_an_error(open_page: Sheet, recording: Reco
     page = open_page(render(recording))
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert text(page, "h1")
+
+
+def test_a_notebooks_frame_shows_the_page(chromium: Browser, tmp_path: Path, sick: str) -> None:
+    """Inside a sandboxed frame, as a notebook shows it, the page draws itself and layers can be opened."""
+    frame = f'<iframe sandbox="allow-scripts" width=1100 height=700 srcdoc="{escape(sick)}"></iframe>'
+    path = tmp_path / "notebook.html"
+    path.write_text(frame, encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(path.as_uri())
+    inner = page.frames[1]
+    inner.wait_for_selector("html[data-ready=true]", state="attached")
+    inner.click("#next")
+    assert inner.inner_text("#layer-name") == "blocks.0.act"
+    page.close()
 
 
 def test_printing_opens_the_findings_and_hides_the_controls(open_page: Sheet, sick: str) -> None:

@@ -23,7 +23,7 @@ from gradwatch.recording import Recording
 from gradwatch.testing import check_reporter
 from gradwatch_html import HtmlReporter
 from gradwatch_html.cards import cards
-from gradwatch_html.curves import default_view
+from gradwatch_html.curves import default_view, view_of
 from gradwatch_html.drawing import STRIP_CELLS, strip
 from gradwatch_html.layers import layer_rows
 from gradwatch_html.metrics import matrices
@@ -214,6 +214,7 @@ def test_an_early_finding_opens_the_value_view() -> None:
     assert default_view([finding(first_step=60)], steps) == "change"
     assert default_view([finding(first_step=0, severity="notice")], steps) == "change"
     assert default_view([], steps[:5]) == "value"
+    assert view_of(finding(first_step=0, severity="notice"), steps) == "value"
 
 
 def test_the_strip_shows_the_worst_of_layers_that_share_a_cell() -> None:
@@ -276,3 +277,14 @@ def test_the_asset_files_are_part_of_the_package() -> None:
     """Template, style, script, bundle and licence lie in the package."""
     names = {Path(str(item)).name for item in files("gradwatch_html").joinpath("assets").iterdir()}
     assert names == {"page.html.j2", "page.js", "style.css", PLOTLY, "plotly-LICENSE.txt"}
+
+
+def test_a_very_long_name_is_shortened_but_not_lost() -> None:
+    """A name of 500 characters does not fill the screen; the whole sentence stays at hand."""
+    verdict = f"Gradients vanish on the way to {'block.' * 80}end, since step 3."
+    html = HtmlReporter().render(dense(["a", "b"], 12), Analysis((), (), {}, 12, 2, verdict))
+    shown = re.search(r"<h1[^>]*><bdi>(.*?)</bdi></h1>", html)
+    assert shown is not None
+    assert len(shown.group(1)) < 120
+    assert shown.group(1).endswith("end, since step 3.")
+    assert f'title="{verdict}"' in html

@@ -460,9 +460,9 @@ const openFinding = (index) => {
   card.scrollIntoView({block: 'start'});
   card.querySelector('summary').focus({preventScroll: true});
 };
-const showFinding = ({metric, first}) => {
-  state.x = null;
-  setMetric(metric, start.view);
+const showFinding = ({metric, view, first}) => {
+  state.x = state.y = null;
+  setMetric(metric, view);
   if (first !== null && meta.flow) setStep(nearest(first));
   $('layers').scrollIntoView({block: 'start'});
 };
