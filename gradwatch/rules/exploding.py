@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
 from gradwatch.rules.rule import called, in_depth_order, number, too_few, without_loss
-from gradwatch.rules.view import StepView
+from gradwatch.rules.view import StepView, decades
 from gradwatch.statistics import Float
 
 CHAIN: Final = 3
@@ -34,19 +35,28 @@ LOSS_STEPS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The one layer that makes signals grow: its index, its gain and the typical one, and when it was seen."""
+    """The one layer that makes signals grow.
+
+    Attributes:
+        layer: its index.
+        gain, usual: its gain and the typical one; with ``sudden``, how much its own gradient and the typical one grew.
+        step: when it was seen.
+        sudden: seen by the growth of weight gradients at one step, not by gains.
+    """
 
     layer: int
     gain: float
     usual: float
     step: int
+    sudden: bool = False
 
 
 class Exploding:
     """Finds growth that breaks training, and the layer that causes it.
 
     Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``JUMP``, and
-    the next largest by ``NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8; (b) the global
+    the next largest by ``NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8, or
+    its weight gradient lags as far behind when those of the others jump at one step; (b) the global
     gradient norm exceeds ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew
     ``GROWTH``-fold within the ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or
     (b), update ratios above ``RATIO`` at or above the culprit on 5 of 8 samples, or a loss above ``LOSS_GROWTH`` times
@@ -71,6 +81,7 @@ class Exploding:
         self._large = Persistence()
         self._sizes: deque[tuple[int, float, float]] = deque(maxlen=WINDOW + 1)
         self._norms: deque[float] = deque(maxlen=32)
+        self._gradients: deque[Float] = deque(maxlen=8)
         self._growing: int | None = None
         self._grown_since: int | None = None
         self._overflow: tuple[int, int, float, str] | None = None
@@ -150,10 +161,13 @@ class Exploding:
         if len(self._norms) >= 8:
             usual = statistics.median(self._norms)
             grows = norm > GROWTH * usual > 0
+            if grows and self._growing is None:
+                self._culprit = self._culprit or _lagging(view, self._gradients)
             self._growing = (self._growing if self._growing is not None else view.step) if grows else None
             if self._grown.observe(view.step, norm > RUNTIME_GROWTH * usual > 0) and self._grown_since is None:
                 self._grown_since = self._growing
         self._norms.append(norm)
+        self._gradients.append(view.gradient.rms[view.layout.primary] if view.gradient is not None else np.zeros(0))
         self._sizes.append((view.step, norm, loss))
         if len(self._sizes) > 1 and norm > GROWTH**2 * self._sizes[0][1] > 0:
             self.alarmed = True
@@ -208,7 +222,12 @@ class Exploding:
 
     def _evidence(self, name: str | None, culprit: Culprit | None, lost_loss: bool) -> tuple[str, ...]:
         evidence: list[str] = []
-        if culprit is not None:
+        if culprit is not None and culprit.sudden:
+            evidence.append(
+                f"At step {culprit.step} weight gradients grew {number(culprit.usual)}-fold at once, that of {name} "
+                f"only {number(culprit.gain)}-fold: a layer whose weights grew lags behind; 5 times is the limit."
+            )
+        elif culprit is not None:
             evidence.append(
                 f"{name} multiplies signals and gradients by {number(culprit.gain)}, the typical layer by "
                 f"{number(culprit.usual)}; 5 times the typical and 3 times the next layer is the limit."
@@ -246,6 +265,24 @@ def _culprit(view: StepView, place: int, gain: Float) -> Culprit:
     usual = np.array([_median(row) for row in gain])
     layer = int(view.layout.chain[place])
     return Culprit(layer, 10 ** float(np.nanmean(gain[:, place])), 10 ** float(np.nanmean(usual)), view.step)
+
+
+def _lagging(view: StepView, before: Sequence[Float]) -> Culprit | None:
+    """Returns the layer whose own weight gradient lags behind when those of all others jump, or None.
+
+    A layer whose weight grew a-fold passes a-fold gradients to those below and a-fold signals to those above; only its
+    own weight gradient holds neither factor.
+    """
+    layout = view.layout
+    if view.gradient is None or len(layout.primary) < CHAIN or any(len(row) != len(layout.primary) for row in before):
+        return None
+    growth = decades(view.gradient.rms[layout.primary]) - np.median(decades(np.stack(before)), axis=0)
+    usual = _median(growth)
+    jump = largest_jump(usual - growth)
+    if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
+        return None
+    layer = int(layout.chain[jump.index])
+    return Culprit(layer, 10 ** float(growth[jump.index]), 10**usual, view.step, sudden=True)
 
 
 def _median(values: Float) -> float:

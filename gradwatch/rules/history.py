@@ -120,14 +120,14 @@ class History:
     def recovered(self, last: int | None) -> bool:
         """Whether training went on well for ``SETTLED`` captured steps after the last step of a disturbance.
 
-        With a logged loss: it is finite and below half of its start. Without: the gradient norm is not above three
-        times its start, and every weight matrix moves, by ``ALIVE`` of its size or more, because parts of a net that
-        died no longer do.
+        With a logged loss: it is finite and below half of its first value. Without: the gradient norm is not above
+        three times its start, and every weight matrix moves, by ``ALIVE`` of its size or more, because parts of a net
+        that died no longer do.
         """
         if last is None or self.last_step is None or self.spoilt or self.last_step - last < SETTLED:
             return False
         if self.loss_logged:
-            return self.loss.now() < 0.5 * self.loss.start()
+            return bool(self.loss.first) and self.loss.now() < 0.5 * self.loss.first[0]
         return self.norm.now() < 3 * self.norm.start() and self._slowest > ALIVE
 
     def loss_change(self) -> float | None:

@@ -19,6 +19,8 @@ CRITICAL: Final = 1.0
 """Median update ratio over ``SAMPLES`` samples; over the first of them the root mean square, because weights that are
 rewritten grow and so hide in later ratios that the first ones were too large."""
 SAMPLES: Final = 10
+BRIEF: Final = 3
+"""Samples with a ratio above ``WARNING`` from which a run may recover; a learning rate that is too high makes more."""
 AT_ONCE: Final = 5
 """First steps in which a single ratio above ``CRITICAL`` is enough: a run can be lost by then."""
 
@@ -30,7 +32,7 @@ class UpdateTooLarge:
     the median of the last ``SAMPLES`` samples, or the root mean square of the first ones, exceeds ``WARNING``;
     critical above ``CRITICAL``, when one sample of the first ``AT_ONCE`` steps does, or when the run stops being finite
     within ``SAMPLES`` samples of a ratio above ``WARNING``. Biases, norms, embeddings and scalars are left out.
-    Notice when it happened in the first ``SAMPLES`` steps only and training recovered (``History.recovered``).
+    Notice when it was ``BRIEF``, in the first ``SAMPLES`` steps, and training recovered (``History.recovered``).
     Source: the usual ratio is 1e-3 (notes of Stanford CS231n). The limit was calibrated: healthy small nets under Adam
     with a learning rate of 0.01 reach 0.12 over the first ten steps and 0.28 at the very first.
     Advice: a lower learning rate, warm-up, clipping.
@@ -46,6 +48,7 @@ class UpdateTooLarge:
         self._since: Index = np.zeros(0, dtype=np.int64)
         self._at_once: Mask = np.zeros(0, dtype=np.bool_)
         self._samples = 0
+        self._large_samples = 0
         self._lost = self._lost_to_updates = False
         self._last: int | None = None
         self._rate: float | None = None
@@ -62,6 +65,7 @@ class UpdateTooLarge:
         self._samples += 1
         self._window.append((view.step, ratio))
         highest = float(ratio.max(initial=0.0))
+        self._large_samples += highest > WARNING
         self._grow(len(ratio))
         if highest > CRITICAL and view.step < AT_ONCE:
             self._note(view, (ratio > CRITICAL), ratio, view.step)
@@ -129,7 +133,8 @@ class UpdateTooLarge:
         worst = int(first[np.argmax(self._worst[first])])
         names = in_depth_order(layout, layout.layer_of[large], int(layout.layer_of[worst]))
         critical = self._lost_to_updates or bool(self._at_once.any()) or float(self._worst.max()) > CRITICAL
-        passed = self._last is not None and self._last < SAMPLES and self._history.recovered(self._last)
+        brief = self._last is not None and self._last < SAMPLES and self._large_samples <= BRIEF
+        passed = brief and self._history.recovered(self._last)
         confidence, reason = without_loss(self._history)
         size = float(self._worst[worst])
         rate = "" if self._rate is None else f" The learning rate is {number(self._rate)}."

@@ -139,6 +139,24 @@ def test_scaled_weight_explodes(watched: Watched, scaled: int, seed: int) -> Non
     assert "nonfinite" in {symptom.kind for symptom in findings[0].symptoms}
 
 
+@pytest.mark.parametrize("scaled", [2, 4])
+@pytest.mark.parametrize("onset", [20, 70])
+def test_weight_that_is_scaled_later_explodes(watched: Watched, scaled: int, onset: int) -> None:
+    """The same scaling in the middle of training names the layer and the step, at steps without activations too."""
+    torch.manual_seed(onset + scaled)
+    model = he(plain(8, nn.ReLU))
+
+    def scale(step: int) -> None:
+        linear = model[2 * scaled]
+        assert isinstance(linear, nn.Linear)
+        if step == onset:
+            with torch.no_grad():
+                linear.weight *= 30
+
+    findings = watched(model, rate=0.05, steps=onset + 12, before=scale)
+    assert [(f.kind, f.layer, f.first_step) for f in findings] == [("exploding", str(2 * scaled), onset)]
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
 def test_scaled_weight_before_a_normalisation_is_harmless(watched: Watched, norm: Callable[[int], Module]) -> None:
     """The same scaling in front of a normalisation layer is no serious finding."""
