@@ -106,6 +106,7 @@ def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int 
     torch.manual_seed(seed)
     model = DeepNetwork(block)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    slow_down = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=epochs)
     progress = Progress(epochs * -(-TRAINING_DIGITS // BATCH))
 
     def tell(finding: gradwatch.Finding) -> None:
@@ -120,6 +121,7 @@ def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int 
                 optimizer.step()
                 watch.log(loss=loss)
                 progress.advance(f"loss {loss.item():.3f}")
+            slow_down.step()
         progress.finish()
     return accuracy(model, unseen)
 
