@@ -1,0 +1,42 @@
+"""From rows that have arrived on the host to the core's statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.statistics import Statistics
+from gradwatch_jax.kernel import Rows
+
+
+def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Statistics:
+    """Returns the columns of m sites in float64.
+
+    Args:
+        rows: arrays of shape [m, ...], on the host or on their way there.
+        sizes: elements of each array, shape [m].
+        full: whether counts and histogram were taken at this step.
+    """
+    floats, integers = np.asarray(rows.floats, dtype=np.float64), np.asarray(rows.integers, dtype=np.int64)
+    nan, inf = integers[:, 1], integers[:, 2]
+    null = np.where(sizes - nan - inf > 0, 0.0, np.nan)
+    scale = np.exp2(integers[:, 0].astype(np.float64))
+    counts = _integers(rows.counts) if full else None
+    bins = _integers(rows.bins) if full else None
+    return Statistics(
+        sizes,
+        np.sqrt(floats[:, 0]) * scale + null,
+        floats[:, 1] * scale + null,
+        floats[:, 2] + null,
+        nan,
+        inf,
+        None if counts is None else counts[:, 0],
+        None if counts is None else counts[:, 1],
+        None if bins is None else bins.astype(np.uint32),
+    )
+
+
+def _integers(column: Any) -> npt.NDArray[np.int64] | None:
+    return None if column is None else np.asarray(column, dtype=np.int64)
