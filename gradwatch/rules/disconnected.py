@@ -10,7 +10,7 @@ from gradwatch.findings import Figure, Finding
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import called, count, in_depth_order, listing, number, padded, too_few
+from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, too_few
 from gradwatch.rules.view import StepView
 
 UNDERFLOW: Final = 1e-30
@@ -222,9 +222,9 @@ def _family(name: str) -> str:
 
 def _title(name: str, layers: int, never_ran: bool) -> str:
     if never_ran:
-        return f"{name} is never used, so it does not learn"
+        return f"{at_start(name)} is never used, so it does not learn"
     if layers == 1:
-        return f"{name} gets no gradient and cannot learn"
+        return f"{at_start(name)} gets no gradient and cannot learn"
     return f"{layers} layers up to {name} get no gradient and cannot learn"
 
 

@@ -16,7 +16,7 @@ from gradwatch.rules.history import History
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
-from gradwatch.rules.rule import called, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.rule import at_start, called, in_depth_order, number, too_few, without_loss
 from gradwatch.rules.view import StepView, decades
 from gradwatch.statistics import Float
 
@@ -294,7 +294,7 @@ def _title(name: str | None, broken: bool) -> str:
     effect = "training breaks" if broken else "updates are too large"
     if name is None:
         return f"Gradients explode and {effect}"
-    return f"{name} makes signals and gradients explode, so {effect}"
+    return f"{at_start(name)} makes signals and gradients explode, so {effect}"
 
 
 def _cause(name: str | None) -> str:

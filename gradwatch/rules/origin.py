@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from gradwatch.rules.layout import Mask
-from gradwatch.rules.rule import called, in_depth_order, listing, number
+from gradwatch.rules.rule import at_start, called, in_depth_order, listing, number
 from gradwatch.rules.view import Rows, StepView
 
 _SAFE: Final = frozenset(
@@ -122,7 +122,7 @@ def _forward(view: StepView, outputs: Rows) -> Origin:
     received = "" if inputs is None or inputs.n[first] <= 0 else f"; its input is finite, rms {_rms(inputs, first)}"
     grown = inputs is not None and inputs.n[first] > 0 and float(inputs.absmax[first]) > _OVERFLOW
     return Origin(
-        title=f"{name} puts out numbers that are not finite",
+        title=f"{at_start(name)} puts out numbers that are not finite",
         layer=layout.layers[first],
         layers=in_depth_order(layout, bad, first),
         evidence=(f"{at} ({share}){received}.", *_facts(view)),

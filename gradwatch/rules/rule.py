@@ -76,6 +76,11 @@ def called(layer: str) -> str:
     return "the top level" if not layer else f"layer {layer}" if layer.isdigit() else layer
 
 
+def at_start(name: str) -> str:
+    """Returns what ``called`` gave as it stands at the start of a sentence; paths are code and keep their case."""
+    return name[0].upper() + name[1:] if name.startswith(("layer ", "the ")) else name
+
+
 def listing(names: Sequence[str], most: int = 3) -> str:
     """Joins names for a sentence and counts the ones it leaves out."""
     shown = ", ".join(names[:most])
