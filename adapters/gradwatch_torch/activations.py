@@ -7,8 +7,9 @@ put on the modules themselves, so pickling, copying and in-place operations are 
 from __future__ import annotations
 
 import functools
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +58,9 @@ class Activations:
     def __init__(self, sites: SiteTable, layers: Mapping[nn.Module, Layer], guard: Guard) -> None:
         self._sites = sites
         self._layers = weakref.WeakKeyDictionary(dict(layers))
-        self._hook = guard.wrap(self._forward, "activations")
-        self._gradient_hook = guard.wrap(self._gradient, "activations")
+        self._hook = guard.wrap(self._timed(self._forward), "activations")
+        self._gradient_hook = guard.wrap(self._timed(self._gradient), "activations")
+        self._seconds = 0.0
         self._handle: Any = None
         self._stale = False
         self._captures: Captures = {}
@@ -77,6 +79,19 @@ class Activations:
             getattr(torch_module, "_global_forward_hooks_with_kwargs", {}).pop(self._handle.id, None)
             self._handle = None
             self._seen.clear()
+
+    def take_seconds(self) -> float:
+        """Returns the time spent here since the last call, and begins anew."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _timed(self, hook: Callable[..., None]) -> Callable[..., None]:
+        def timed(*args: Any) -> None:
+            began = time.perf_counter()
+            hook(*args)
+            self._seconds += time.perf_counter() - began
+
+        return timed
 
     def end_step(self) -> None:
         """Marks what was captured so far as belonging to ended steps: the next forward pass begins anew."""

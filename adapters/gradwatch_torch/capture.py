@@ -188,7 +188,7 @@ class OptimizerCapture:
         self._clips, self.loss_scale = [], None
         self.ended += 1
         now = time.perf_counter()
-        session.schedule.charge(now - began, now - self._last)
+        session.schedule.charge(now - began + self._shared.activations.take_seconds(), now - self._last)
         self._last = now
         self.plan = session.schedule.plan(self.ended)
         if not self.plan.update:
