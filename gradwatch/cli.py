@@ -58,7 +58,7 @@ def demo(options: argparse.Namespace) -> int:
     print("\nThe reports:")
     for run in runs:
         print(f"  {run / 'report.html'}")
-    print(f"The first of them in the terminal:\n  gradwatch show {runs[0]}")
+    print(f"The first of them in the terminal:\n  {_program()} show {runs[0]}")
     if options.open:
         _open(runs[0] / "report.html")
     return 0
@@ -151,6 +151,13 @@ def _on_run(
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run")
     return parser
+
+
+def _program() -> str:
+    """Returns how the user can call this again: by name, or by the path in an environment that is not activated."""
+    if shutil.which("gradwatch"):
+        return "gradwatch"
+    return sys.argv[0] if Path(sys.argv[0]).name == "gradwatch" else f"{sys.executable} -m gradwatch"
 
 
 def _fresh(out: Path) -> Path:

@@ -297,8 +297,17 @@ def test_demo_says_where_the_reports_are(
     assert cli.main(["demo", "--out", str(out), "--seed", "7"]) == 0
     assert demonstration == [(out, 7)]
     printed = capsys.readouterr().out
-    for words in (out / "sick" / "report.html", out / "repaired" / "report.html", f"gradwatch show {out / 'sick'}"):
+    for words in (out / "sick" / "report.html", out / "repaired" / "report.html", f" show {out / 'sick'}"):
         assert str(words) in printed
+
+
+def test_demo_names_a_command_that_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment is not activated, the printed command still runs when it is pasted."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/gradwatch", "demo"])
+    assert cli._program() == ".venv/bin/gradwatch"
+    monkeypatch.setattr(sys, "argv", ["/some/__main__.py", "demo"])
+    assert cli._program() == f"{sys.executable} -m gradwatch"
 
 
 def test_demo_leaves_earlier_runs_alone(demonstration: list[tuple[Path, int]], tmp_path: Path) -> None:
