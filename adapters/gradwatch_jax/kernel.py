@@ -59,7 +59,10 @@ def reduce(
     groups = _groups(arrays, grouped)
     parts = [_reduce_group([arrays[i] for i in group], full, histogram) for group in groups]
     order = np.argsort([i for group in groups for i in group])
-    return Rows(*(_join([part[column] for part in parts], order) for column in range(len(Rows._fields))))
+    floats, integers, counts, bins = (_join([part[i] for part in parts], order) for i in range(len(Rows._fields)))
+    assert floats is not None
+    assert integers is not None
+    return Rows(floats, integers, counts, bins)
 
 
 def only_if(flag: Array | bool, compute: Callable[[], Any]) -> Any:
@@ -117,9 +120,11 @@ def _lean(stacked: Array) -> tuple[Array, Array]:
         size = _size_bits(_wide(stacked))
         exact = lax.bitcast_convert_type(jnp.max(jnp.where(size < _infinity(size), size, 0), axes), x.dtype)
         zero = (lax.bitcast_convert_type(exact, size.dtype) == 0) & jnp.isfinite(squares)
-        return lax.cond(jnp.all(fine | zero), plain, lambda: _scaled(_wide(stacked), exact, axes))
+        rows: tuple[Array, Array] = lax.cond(jnp.all(fine | zero), plain, lambda: _scaled(_wide(stacked), exact, axes))
+        return rows
 
-    return lax.cond(jnp.all(fine), plain, careful)
+    floats, integers = lax.cond(jnp.all(fine), plain, careful)
+    return floats, integers
 
 
 def _scaled(x: Array, largest: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -159,7 +164,8 @@ def _wide(x: Array) -> Array:
 def _size_bits(x: Array) -> Array:
     """Returns the bits of |x| as an integer; they are ordered as |x| is, with infinity and NaN at the end."""
     kind = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
-    return lax.bitcast_convert_type(x, kind) & jnp.iinfo(kind).max
+    bits: Array = lax.bitcast_convert_type(x, kind) & jnp.iinfo(kind).max
+    return bits
 
 
 def _infinity(size: Array) -> Any:

@@ -1,0 +1,98 @@
+"""What leaves the compiled step beside its results, and what is known about it when it is traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from gradwatch_jax.kernel import Array, Rows
+from gradwatch_jax.names import Parameter, Path
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gradients:
+    """The gradients that one place of the step takes.
+
+    Attributes:
+        parameters: what was differentiated, in the order of the rows.
+        kept: rows of the ring, or 0 for a single row that needs none.
+        steps: training steps that one call makes at this place; more than 1 where it stands in a loop over steps.
+        pooled: whether all rows belong to one step: micro-batches, or a nested function that was called repeatedly.
+    """
+
+    parameters: tuple[Parameter, ...]
+    kept: int = 0
+    steps: int = 1
+    pooled: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trained:
+    """The parameters that enter and leave the step.
+
+    Attributes:
+        parameters: in the order of the rows.
+        before: path of each in ``(args, kwargs)``.
+        after: path of each in ``((args, kwargs), result)`` when the step has ended.
+    """
+
+    parameters: tuple[Parameter, ...]
+    before: tuple[Path, ...]
+    after: tuple[Path, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """What the arrays of a captured step mean; one for each trace.
+
+    Attributes:
+        gradients: one for each place at which the step takes gradients.
+        trained: None where what goes in cannot be found in what comes out.
+        layers: in order of use.
+        activations: layers whose outputs and inputs were read: (site's name, layer, class), for each signal.
+        remarks: one sentence for each thing that could not be seen.
+    """
+
+    gradients: tuple[Gradients, ...] = ()
+    trained: Trained | None = None
+    layers: tuple[str, ...] = ()
+    activations: dict[str, tuple[tuple[str, str, str, int], ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The last rows of one place, the values that were differentiated, and how many there were.
+
+    ``rows`` and ``losses`` have a leading axis of length ``kept``, and row i holds the last write w with w % kept = i.
+    A place without a ring has no leading axis and no count.
+    """
+
+    rows: Rows
+    losses: Array | None = None
+    count: Array | None = None
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The arrays of a captured step; the layout travels with them as static data."""
+
+    layout: Layout
+    gradients: tuple[Ring, ...] = ()
+    update: Rows | None = None
+    weight: Rows | None = None
+    activations: dict[str, Rows] = field(default_factory=dict)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Layout]:
+        """Returns the arrays, and the layout as static data."""
+        rings = tuple((ring.rows, ring.losses, ring.count) for ring in self.gradients)
+        return (rings, self.update, self.weight, self.activations), self.layout
+
+    @classmethod
+    def tree_unflatten(cls, layout: Layout, children: tuple[Any, ...]) -> Captured:
+        """Returns the node of these arrays."""
+        rings, update, weight, activations = children
+        return cls(layout, tuple(Ring(*ring) for ring in rings), update, weight, activations)

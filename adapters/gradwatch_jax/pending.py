@@ -1,0 +1,170 @@
+"""A captured step whose numbers may still be on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.record import Block, StepRecord
+from gradwatch.scalars import Reader, read
+from gradwatch.schedule import Plan
+from gradwatch.statistics import Statistics, concatenate, merge
+from gradwatch_jax.captured import Gradients, Ring
+from gradwatch_jax.feedback import Feedback
+from gradwatch_jax.host import statistics
+from gradwatch_jax.kernel import Rows
+
+MICRO: Final = "micro-batch"
+Ids = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one signal of one place, with the ids and sizes of its sites."""
+
+    signal: str
+    ids: Ids
+    sizes: npt.NDArray[np.int64]
+    rows: Rows
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GradientPart:
+    """The gradients of one place at one step.
+
+    Attributes:
+        ids, sizes: of the sites.
+        ring: the rows on the device.
+        place: how they are to be read.
+        write: which of the call's gradients is meant, counted from its first; None for the last or for all.
+        full: whether counts and histogram were taken.
+    """
+
+    ids: Ids
+    sizes: npt.NDArray[np.int64]
+    ring: Ring
+    place: Gradients
+    write: int | None
+    full: bool
+
+    def slots(self) -> list[int]:
+        """Returns the rows that hold this step's gradient, several for micro-batches, none if it was not taken."""
+        if not self.place.kept:
+            return [-1]
+        count = int(np.asarray(self.ring.count))
+        if self.place.pooled:
+            return list(range(min(count, self.place.kept)))
+        last = count - 1 if self.write is None else self.write
+        return [last % self.place.kept] if 0 <= last < count else []
+
+    def loss(self) -> float | None:
+        """Returns the value that was differentiated; of micro-batches their mean."""
+        if self.ring.losses is None or not (slots := self.slots()):
+            return None
+        losses = np.asarray(self.ring.losses, dtype=np.float64).reshape(-1)
+        return float(np.mean(losses[slots]))
+
+    def block(self) -> tuple[str, Statistics] | None:
+        """Returns stage and statistics, or None where the step did not take this gradient."""
+        slots = self.slots()
+        if not slots:
+            return None
+        if not self.place.kept:
+            return "unscaled", statistics(self.ring.rows, self.sizes, full=self.full)
+        host = jax.tree.map(np.asarray, self.ring.rows)
+        parts = [statistics(jax.tree.map(lambda x: x[i], host), self.sizes, full=self.full) for i in slots]  # noqa: B023
+        joined = parts[0]
+        for part in parts[1:]:
+            joined = merge(joined, part)
+        return MICRO if len(slots) > 1 else "unscaled", joined
+
+
+@dataclass(slots=True)
+class PendingStep:
+    """A step as it leaves the training thread; ``ready`` and ``resolve`` run on the writer thread.
+
+    ``feedback`` tells whether the parameters' rows can be believed; until it is known, the step is not ready.
+    """
+
+    step: int
+    optimizer: int
+    time: float
+    plan: Plan
+    gradients: Sequence[GradientPart] = ()
+    parameters: Sequence[Part] = ()
+    feedback: Feedback = field(default_factory=Feedback)
+    logged: Mapping[str, Reader] = field(default_factory=dict)
+    suggests: bool = False
+
+    def fetch(self) -> None:
+        """Starts the copies to the host."""
+        for array in self._arrays():
+            array.copy_to_host_async()
+
+    def ready(self) -> bool:
+        """Tells without waiting whether every number has arrived."""
+        decided = not self.parameters or self.feedback.decided
+        return decided and all(array.is_ready() for array in self._arrays())
+
+    def resolve(self) -> StepRecord:
+        """Returns the record."""
+        blocks = [*self._gradient_blocks()]
+        facts = _total_norm(blocks)
+        if self.feedback.confirmed:
+            for part in self.parameters:
+                found = statistics(part.rows, part.sizes, full=part.full)
+                blocks.append(Block(part.signal, part.ids, found, "unscaled"))
+        return StepRecord(self.step, self.optimizer, self.time, False, tuple(blocks), facts, self._scalars())
+
+    def shed(self) -> tuple[str, ...]:
+        """Drops updates and weights; the gradient's histogram goes as well."""
+        dropped = [part.signal for part in self.parameters]
+        if any(part.full for part in self.gradients):
+            dropped.append("histogram")
+        self.parameters = ()
+        self.gradients = [GradientPart(p.ids, p.sizes, p.ring, p.place, p.write, full=False) for p in self.gradients]
+        return tuple(dropped)
+
+    def _arrays(self) -> Iterator[Any]:
+        for gradient in self.gradients:
+            yield from _wanted(gradient.ring.rows, full=gradient.full)
+            yield from (x for x in (gradient.ring.losses, gradient.ring.count) if x is not None)
+        for part in self.parameters:
+            yield from _wanted(part.rows, full=part.full)
+
+    def _scalars(self) -> dict[str, float]:
+        logged = read(self.logged)
+        if self.suggests and "loss" not in logged and len(self.gradients) == 1:
+            loss = self.gradients[0].loss()
+            logged |= {} if loss is None else {"loss": loss}
+        return logged
+
+    def _gradient_blocks(self) -> list[Block]:
+        by_stage: dict[str, list[tuple[Ids, Statistics]]] = {}
+        if self.plan.gradient:
+            for part in self.gradients:
+                found = part.block()
+                if found is not None:
+                    by_stage.setdefault(found[0], []).append((part.ids, found[1]))
+        return [
+            Block("gradient", np.concatenate([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
+            for stage, parts in by_stage.items()
+        ]
+
+
+def _wanted(rows: Rows, *, full: bool) -> list[Any]:
+    columns = rows if full else (rows.floats, rows.integers)
+    return [column for column in columns if column is not None]
+
+
+def _total_norm(blocks: Sequence[Block]) -> dict[str, float]:
+    """Returns the norm of all gradients together; of micro-batches there is none."""
+    if not blocks or any(block.stage == MICRO for block in blocks):
+        return {}
+    return {"total_norm": float(sum(np.nansum(np.square(block.statistics.l2)) for block in blocks)) ** 0.5}

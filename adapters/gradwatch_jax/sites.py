@@ -1,0 +1,71 @@
+"""The sites of a step's layouts in the run's table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.record import Site, SiteTable
+from gradwatch_jax.captured import Layout
+from gradwatch_jax.names import Parameter
+
+Ids = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
+"""Ids and sizes of sites."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Where the rows of a layout belong.
+
+    Attributes:
+        gradients: for each place at which gradients are taken.
+        parameters: those of the trained parameters, for ``update`` and ``weight``.
+    """
+
+    gradients: tuple[Ids, ...]
+    parameters: dict[str, Ids]
+
+
+class SiteIds:
+    """Adds the sites of each new layout to the table, and remembers their ids."""
+
+    def __init__(self, table: SiteTable, optimizer: str) -> None:
+        self._table = table
+        self._optimizer = optimizer
+        self._known: dict[Layout, Sites] = {}
+        self._seen: tuple[Any, Sites] | None = None
+
+    def of(self, layout: Layout) -> Sites:
+        """Returns the sites of a layout."""
+        if layout in self._known:
+            return self._known[layout]
+        content = (layout.gradients, layout.trained, layout.layers)
+        if self._seen is not None and self._seen[0] == content:
+            return self._seen[1]
+        trained = layout.trained.parameters if layout.trained is not None else ()
+        ids = Sites(
+            tuple(self._add("gradient", place.parameters) for place in layout.gradients),
+            {signal: self._add(signal, trained) for signal in ("update", "weight")},
+        )
+        self._table.set_order(layout.layers)
+        if len(self._known) < _MOST_LAYOUTS:
+            self._known[layout] = ids
+        self._seen = (content, ids)
+        return ids
+
+    def _add(self, signal: str, parameters: Iterable[Parameter]) -> Ids:
+        found = list(parameters)
+        ids = [self._table.add(_site(signal, parameter, self._optimizer)) for parameter in found]
+        return np.array(ids, dtype=np.uint32), np.array([p.size for p in found], dtype=np.int64)
+
+
+_MOST_LAYOUTS: Final = 64
+
+
+def _site(signal: str, parameter: Parameter, optimizer: str) -> Site:
+    p = parameter
+    return Site(signal, p.name, p.layer, p.role, p.shape, p.size, p.dtype, optimizer)
