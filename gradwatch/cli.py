@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     added = commands.add_parser("demo", help="train a sick and a repaired network and report on both")
-    added.add_argument("--framework", help="by default the first installed one that has a demo")
+    added.add_argument("--framework", help="by default the first one whose demo can run")
     added.add_argument("--seed", type=int, default=0, help="of data order and initialisation")
     added.add_argument("--out", type=Path, default=Path("gradwatch-demo"), metavar="DIR", help="where the runs go")
     added.add_argument("--open", action="store_true", help="open the sick run's report in a browser")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -132,24 +131,24 @@ def reporter(name: str, **options: Any) -> Reporter:
 
 
 def demo(framework: str | None = None) -> Demo:
-    """Returns the demonstration of a framework, by default of the first one that is installed.
+    """Returns the demonstration of a framework, by default the first one whose packages are all installed.
 
     Raises:
         GradwatchError: when there is none, or something that it imports is not installed.
     """
-    name = framework or _demonstrated()
-    try:
-        found: Demo = _load("demo", name)
-    except ImportError as error:
-        raise GradwatchError(
-            f"the {name} demo needs {error.name or error}, which is not installed: pip install 'gradwatch[demo]'."
-        ) from error
-    return found
-
-
-def _demonstrated() -> str:
-    names = [entry.name for entry in _entries("gradwatch.demos")]
-    return next((name for name in names if find_spec(name) is not None), names[0] if names else "")
+    names = [framework] if framework else [entry.name for entry in _entries("gradwatch.demos")]
+    refusals = []
+    for name in names or [""]:
+        try:
+            found: Demo = _load("demo", name)
+        except ImportError as error:
+            refusals.append(
+                f"the {name} demo needs {error.name or error}, which is not installed: "
+                f"pip install 'gradwatch[demo-{name}]'"
+            )
+        else:
+            return found
+    raise GradwatchError("; ".join(refusals) + ".")
 
 
 def _load(what: str, name: str) -> Any:

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import gradwatch
-from gradwatch_torch.progress import Progress
-
-DEPTH: Final = 12
-WIDTH: Final = 64
-TRAINING_DIGITS: Final = 1400
-BATCH: Final = 64
-EPOCHS: Final = 20
-LEARNING_RATE: Final = 0.1
+from gradwatch.examples.demonstration import DEPTH, EPOCHS, LEARNING_RATE, SLOWED_DOWN, WIDTH, tell
+from gradwatch.examples.digits import BATCHES, Digits
+from gradwatch.examples.progress import Progress
 
 
 class DeepNetwork(nn.Module):
@@ -51,40 +45,9 @@ def repaired_block() -> nn.Module:
     return nn.Sequential(OrderedDict(linear=linear, norm=nn.LayerNorm(WIDTH), relu=nn.ReLU()))
 
 
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """Scikit-learn's 1,797 handwritten digits, shuffled: images scaled to [-1, 1], shape [n, 64], and labels, [n]."""
-
-    images: Tensor
-    labels: Tensor
-
-    @staticmethod
-    def shuffled(generator: torch.Generator) -> Digits:
-        """Loads all digits in an order drawn from ``generator``."""
-        images, labels = load_digits(return_X_y=True)
-        order = torch.randperm(len(labels), generator=generator)
-        return Digits(torch.tensor(images, dtype=torch.float32)[order] / 8 - 1, torch.tensor(labels)[order])
-
-    def split(self) -> tuple[Digits, Digits]:
-        """Returns those to train on and those to test on."""
-        n = TRAINING_DIGITS
-        return Digits(self.images[:n], self.labels[:n]), Digits(self.images[n:], self.labels[n:])
-
-    def batches(self, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-        """Returns one epoch of batches in a new order."""
-        order = torch.randperm(len(self.labels), generator=generator)
-        return [(self.images[i], self.labels[i]) for i in order.split(BATCH)]
-
-
 def run(out: Path, *, seed: int) -> Sequence[Path]:
     """Trains both networks, watched, prints how well they learn, and returns their run directories, the sick first."""
-    print(f"Two networks of {DEPTH} hidden layers learn to read handwritten digits.\n")
-    print("sick: sigmoid after every layer")
-    sick = train(sick_block, out / "sick", seed)
-    print("\nrepaired, as the report advises: ReLU, He initialisation, normalisation")
-    repaired = train(repaired_block, out / "repaired", seed)
-    print(f"\nDigits read right: {sick:.0%} by the sick network, {repaired:.0%} by the repaired one.")
-    return out / "sick", out / "repaired"
+    return tell(out, partial(train, sick_block, seed=seed), partial(train, repaired_block, seed=seed))
 
 
 @contextmanager
@@ -101,21 +64,17 @@ def _one_thread() -> Iterator[None]:
 @_one_thread()
 def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int = EPOCHS) -> float:
     """Trains one network, watched, and returns the share of unseen digits that it reads right."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)
     training, unseen = Digits.shuffled(generator).split()
     torch.manual_seed(seed)
     model = DeepNetwork(block)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    slow_down = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=epochs)
-    progress = Progress(epochs * -(-TRAINING_DIGITS // BATCH))
-
-    def tell(finding: gradwatch.Finding) -> None:
-        progress.note(f"{finding.severity}, since step {finding.first_step}: {finding.title}")
-
-    with gradwatch.watch(model, optimizer, run=path, on_finding=tell) as watch:
+    slow_down = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, SLOWED_DOWN, total_iters=epochs)
+    progress = Progress(epochs * BATCHES)
+    with gradwatch.watch(model, optimizer, run=path, on_finding=progress.tell) as watch:
         for _ in range(epochs):
             for images, labels in training.batches(generator):
-                loss = nn.functional.cross_entropy(model(images), labels)
+                loss = nn.functional.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -129,4 +88,5 @@ def train(block: Callable[[], nn.Module], path: Path, seed: int, *, epochs: int 
 @torch.no_grad()
 def accuracy(model: nn.Module, digits: Digits) -> float:
     """Returns the share of digits that the model reads right."""
-    return float((model(digits.images).argmax(dim=1) == digits.labels).float().mean())
+    logits: Tensor = model(torch.from_numpy(digits.images))
+    return float((logits.argmax(dim=1) == torch.from_numpy(digits.labels)).float().mean())

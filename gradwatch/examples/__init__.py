@@ -1,1 +1,1 @@
-"""Runs that need no framework."""
+"""Runs that need no framework, and what the demonstrations of all frameworks share."""

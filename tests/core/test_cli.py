@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import entry_points, metadata
 from pathlib import Path
 
 import pytest
@@ -329,15 +330,42 @@ def test_a_demo_of_an_unknown_framework_is_refused(capsys: pytest.CaptureFixture
     assert "there is no demo called 'abacus' (installed: " in capsys.readouterr().err
 
 
+class DemoEntry:
+    """An entry point of a demonstration; ``missing`` is the package that is not installed."""
+
+    def __init__(self, name: str, missing: str = "") -> None:
+        self.name = name
+        self._missing = missing
+
+    def load(self) -> str:
+        if self._missing:
+            raise ModuleNotFoundError(f"No module named '{self._missing}'", name=self._missing)
+        return f"the demo of {self.name}"
+
+
 def test_a_demo_whose_packages_are_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that fails becomes one sentence with the name and the command that installs it."""
+    monkeypatch.setattr(plugins, "_entries", lambda _: iter([DemoEntry("torch", "sklearn"), DemoEntry("jax", "flax")]))
+    with pytest.raises(GradwatchError) as raised:
+        plugins.demo("jax")
+    assert str(raised.value) == ("the jax demo needs flax, which is not installed: pip install 'gradwatch[demo-jax]'.")
+    with pytest.raises(GradwatchError) as raised:
+        plugins.demo()
+    assert str(raised.value) == (
+        "the torch demo needs sklearn, which is not installed: pip install 'gradwatch[demo-torch]'; "
+        "the jax demo needs flax, which is not installed: pip install 'gradwatch[demo-jax]'."
+    )
 
-    class Entry:
-        name = "torch"
 
-        def load(self) -> None:
-            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+def test_a_demo_that_cannot_run_leaves_the_place_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name, the first demonstration is chosen whose packages are there."""
+    monkeypatch.setattr(plugins, "_entries", lambda _: iter([DemoEntry("jax", "flax"), DemoEntry("torch")]))
+    assert str(plugins.demo()) == "the demo of torch"
 
-    monkeypatch.setattr(plugins, "_entries", lambda _: iter([Entry()]))
-    with pytest.raises(GradwatchError, match="needs sklearn, which is not installed: pip install"):
-        plugins.demo("torch")
+
+def test_every_demo_has_an_extra_that_installs_it() -> None:
+    """The command that a missing package leads to names an extra of this distribution."""
+    extras = metadata("gradwatch").get_all("Provides-Extra") or []
+    names = [entry.name for entry in entry_points(group="gradwatch.demos")]
+    assert {"torch", "jax"} <= set(names)
+    assert {f"demo-{name}" for name in names} <= set(extras)

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Final, TextIO
 
+from gradwatch.findings import Finding
+
 _CELLS: Final = 30
 _REDRAW_SECONDS: Final = 0.1
 _LINES: Final = 4
@@ -42,6 +44,10 @@ class Progress:
             self._write(f"{_CLEAR if self._moving else ''}  {text}\n")
             if self._moving and self._done:
                 self._draw()
+
+    def tell(self, finding: Finding) -> None:
+        """Prints a finding above the bar."""
+        self.note(f"{finding.severity}, since step {finding.first_step}: {finding.title}")
 
     def finish(self) -> None:
         """Leaves the bar as it is and goes to the next line."""
