@@ -7,6 +7,7 @@ put on the modules themselves, so pickling, copying and in-place operations are 
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ class Activations:
     def switch(self, on: bool) -> None:
         """Puts the global hook on or takes it off."""
         if on and self._handle is None:
-            self._handle = torch_module.register_module_forward_hook(self._hook, with_kwargs=True)
+            self._handle = _register(self._hook)
         elif not on and self._handle is not None:
             self._handle.remove()
             # Torch forgets this entry when a global hook is removed, and would still count it as a hook.
@@ -174,6 +175,17 @@ class Activations:
     def _axis_of(self, tensor: Tensor) -> int | None:
         seen = self._seen.get(id(tensor))
         return seen[2] if seen is not None and seen[0]() is tensor else None
+
+
+def _register(hook: Callable[..., None]) -> Any:
+    """Puts the global forward hook on; before torch 2.6 it does not see inputs that are given by keyword."""
+    if "with_kwargs" in inspect.signature(torch_module.register_module_forward_hook).parameters:
+        return torch_module.register_module_forward_hook(hook, with_kwargs=True)
+
+    def without_keywords(module: nn.Module, args: Any, output: Any) -> None:
+        hook(module, args, {}, output)
+
+    return torch_module.register_module_forward_hook(without_keywords)
 
 
 def join_captures(captures: Captures, more: Captures) -> None:
