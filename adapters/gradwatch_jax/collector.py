@@ -92,11 +92,13 @@ class Collector:
     def take(self, primals: tuple[Any, ...], value: Any, gradients: Any) -> None:
         """Takes the gradients of one place: what was differentiated, its value, and a gradient for each primal."""
         kinds = compat.between(compat.current_trace(), self.trace)
+        if compat.manual_axes():
+            self._remarks[remarks.MANUAL] = None
+            return
         if kinds is None or {"grad", "jvp"} & set(kinds):
             return  # a gradient within what is differentiated again is no gradient of the step
-        obstacle = remarks.PER_EXAMPLE if "vmap" in kinds else remarks.MANUAL if compat.manual_axes() else None
-        if obstacle is not None:
-            self._remarks[obstacle] = None
+        if "vmap" in kinds:
+            self._remarks[remarks.PER_EXAMPLE] = None
             return
         place = self._describe(primals, gradients)
         if place is not None and "gradient" in self._wishes.signals:

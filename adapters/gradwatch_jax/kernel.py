@@ -26,6 +26,7 @@ SMALL: Final = 2**16
 _PLAIN_RANGE: Final = (2.0**-40, 2.0**40)
 """Largest elements for which a sum of squares in float32 keeps 1e-5; outside, elements are scaled first."""
 
+_Shape: Any = jax.ShapeDtypeStruct
 _ZERO_SLOT, _NO_SLOT = BINS, BINS + 1
 
 
@@ -46,7 +47,12 @@ class Rows(NamedTuple):
 
 
 def reduce(
-    arrays: Sequence[Array], *, full: Array | bool | None, histogram: bool = False, grouped: bool = True
+    arrays: Sequence[Array],
+    *,
+    full: Array | bool | None,
+    histogram: bool = False,
+    grouped: bool = True,
+    minus: Sequence[Array] | None = None,
 ) -> Rows:
     """Returns the statistics of real, non-empty arrays, in their order.
 
@@ -55,9 +61,15 @@ def reduce(
         full: whether to count zeros and subnormals too, possibly known only when the program runs; None never does.
         histogram: whether counting includes the histogram.
         grouped: whether small arrays of one shape may be stacked; False for sharded ones.
+        minus: arrays of the same shapes; then the differences are measured, in float32 or wider.
     """
     groups = _groups(arrays, grouped)
-    parts = [_reduce_group([arrays[i] for i in group], full, histogram) for group in groups]
+    parts = []
+    for group in groups:
+        stacked = _stack([arrays[i] for i in group])
+        if minus is not None:
+            stacked = _wide(stacked) - _wide(_stack([minus[i] for i in group]))
+        parts.append(_reduce_group(stacked, full, histogram))
     order = np.argsort([i for group in groups for i in group])
     floats, integers, counts, bins = (_join([part[i] for part in parts], order) for i in range(len(Rows._fields)))
     assert floats is not None
@@ -65,14 +77,25 @@ def reduce(
     return Rows(floats, integers, counts, bins)
 
 
-def only_if(flag: Array | bool, compute: Callable[[], Any]) -> Any:
-    """Computes arrays only where the flag is set when the program runs; zeros of the same shapes otherwise."""
-    shapes = jax.eval_shape(compute)
+def only_if(flag: Array | bool, compute: Callable[[], Any], shapes: Any) -> Any:
+    """Computes arrays only where the flag is set when the program runs; zeros of the given shapes otherwise."""
 
     def nothing() -> Any:
         return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
     return lax.cond(flag, compute, nothing)
+
+
+def shapes_of_rows(arrays: Sequence[Array] | Array, *, full: Array | bool | None, histogram: bool = False) -> Rows:
+    """Returns the shapes of what ``reduce`` returns."""
+    kinds = {arrays.dtype} if isinstance(arrays, Array) else {array.dtype for array in arrays}
+    m, floats = len(arrays), jnp.result_type(jnp.float32, *kinds)
+    return Rows(
+        _Shape((m, 3), floats),
+        _Shape((m, 3), jnp.int32),
+        None if full is None else _Shape((m, 2), jnp.int32),
+        None if full is None or not histogram else _Shape((m, BINS), jnp.int32),
+    )
 
 
 def _groups(arrays: Sequence[Array], grouped: bool) -> list[list[int]]:
@@ -83,13 +106,17 @@ def _groups(arrays: Sequence[Array], grouped: bool) -> list[list[int]]:
     return list(groups.values())
 
 
-def _reduce_group(arrays: Sequence[Array], full: Array | bool | None, histogram: bool) -> Rows:
+def _stack(arrays: Sequence[Array]) -> Array:
     apart = [lax.optimization_barrier(lax.stop_gradient(array)) for array in arrays]
-    stacked = jnp.stack(apart) if len(apart) > 1 else apart[0][None]
+    return jnp.stack(apart) if len(apart) > 1 else apart[0][None]
+
+
+def _reduce_group(stacked: Array, full: Array | bool | None, histogram: bool) -> Rows:
     floats, integers = _lean(stacked)
     if full is None:
         return Rows(floats, integers)
-    counts, bins = only_if(full, lambda: _count(stacked, histogram))
+    shapes = shapes_of_rows(stacked, full=full, histogram=histogram)
+    counts, bins = only_if(full, lambda: _count(stacked, histogram), (shapes.counts, shapes.bins))
     return Rows(floats, integers, counts, bins)
 
 

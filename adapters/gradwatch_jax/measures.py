@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from gradwatch_jax import flags
-from gradwatch_jax.kernel import Array, Rows, only_if, reduce
+from gradwatch_jax.kernel import Array, Rows, only_if, reduce, shapes_of_rows
 
 
 def gradient_rows(gradients: Sequence[Array], plan: Any, *, always: bool, grouped: bool) -> Rows:
@@ -19,7 +18,11 @@ def gradient_rows(gradients: Sequence[Array], plan: Any, *, always: bool, groupe
     def compute() -> Rows:
         return reduce(gradients, full=(plan & flags.HISTOGRAM) != 0, histogram=True, grouped=grouped)
 
-    return compute() if always else cast("Rows", only_if((plan & flags.GRADIENT) != 0, compute))
+    if always:
+        return compute()
+    return cast(
+        "Rows", only_if((plan & flags.GRADIENT) != 0, compute, shapes_of_rows(gradients, full=True, histogram=True))
+    )
 
 
 def parameter_rows(
@@ -27,14 +30,19 @@ def parameter_rows(
 ) -> tuple[Rows | None, Rows | None]:
     """Returns the rows of the updates, new minus old, and those of the new weights; None for a signal not asked for."""
 
-    def updates() -> Rows:
-        return reduce([_wide(b) - _wide(a) for a, b in zip(old, new, strict=True)], full=True, grouped=grouped)
+    def compute() -> tuple[Rows | None, Rows | None]:
+        update = weight = None
+        if "update" in signals:
+            update = reduce(new, minus=old, full=True, grouped=grouped)
+        if "weight" in signals:
+            weight = reduce(new, full=None, grouped=grouped)
+        return update, weight
 
-    def weights() -> Rows:
-        return reduce(new, full=None, grouped=grouped)
-
-    update = only_if((plan & flags.UPDATE) != 0, updates) if "update" in signals else None
-    weight = only_if((plan & flags.WEIGHT) != 0, weights) if "weight" in signals else None
+    shapes = (
+        shapes_of_rows(new, full=True) if "update" in signals else None,
+        shapes_of_rows(new, full=None) if "weight" in signals else None,
+    )
+    update, weight = only_if((plan & (flags.UPDATE | flags.WEIGHT)) != 0, compute, shapes)
     return update, weight
 
 
@@ -43,7 +51,3 @@ compiled_gradient_rows = functools.partial(jax.jit, static_argnames=("always", "
 
 compiled_parameter_rows = functools.partial(jax.jit, static_argnames=("signals", "grouped"))(parameter_rows)
 """The same for steps that are not compiled as a whole."""
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
