@@ -34,7 +34,8 @@ STAGES: Final = (
     "micro-batch",
 )
 """Where a number was read; "micro-batch" pools the gradients of all micro-batches of a step. Rows of the stages that
-begin with "reduced" are the same on every rank, "shard" rows add over ranks, and the others belong to their rank. Codes on disk are positions in this tuple: append only."""
+begin with "reduced" are the same on every rank, "shard" rows add over ranks, and the others belong to their rank. Codes
+on disk are positions in this tuple: append only."""
 
 STEP_FACTS: Final = ("learning_rate", "loss_scale", "total_norm", "clip_threshold", "dot", "square")
 """Scalars that adapters give with a step: the learning rate (largest over the optimizer's groups), the loss scaler's

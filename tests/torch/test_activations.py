@@ -130,6 +130,7 @@ class Checkpointed(nn.Module):
         return x
 
 
+@pytest.mark.filterwarnings("ignore:.*autocast.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointed_layers_count_once(reentrant: bool) -> None:
     """The recomputed forward of activation checkpointing adds nothing to the sampled step's rows."""

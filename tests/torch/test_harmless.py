@@ -81,7 +81,7 @@ def traces(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]
         if hasattr(torch.optim, "optimizer")
         else [],
         "backward": torch.Tensor.backward,
-        "clip": clip_grad._clip_grads_with_norm_,
+        "clip": getattr(clip_grad, "_clip_grads_with_norm_", None),
         "scaler": torch.amp.GradScaler.step,
     }
 
