@@ -141,7 +141,7 @@ def _lean(stacked: Array) -> tuple[Array, Array]:
 
     def plain() -> tuple[Array, Array]:
         floats = jnp.stack([squares, jnp.sum(_wide(stacked), axes), largest], 1)
-        return floats, jnp.zeros((len(stacked), 3), jnp.int32)
+        return floats, jnp.zeros_like(floats, jnp.int32)
 
     def careful() -> tuple[Array, Array]:
         size = _size_bits(_wide(stacked))

@@ -88,7 +88,8 @@ def nnx_loss(model: NnxNet, x: jax.Array) -> Any:
 
 
 @nnx.jit
-def nnx_step(model: NnxNet, optimizer: nnx.Optimizer[Any], x: jax.Array) -> jax.Array:
+def nnx_step(model: NnxNet, optimizer: nnx.Optimizer[Any], x: jax.Array) -> Any:
+    loss: jax.Array
     loss, gradients = nnx.value_and_grad(nnx_loss)(model, x)
     optimizer.update(model, gradients)
     return loss
@@ -225,3 +226,63 @@ def test_haiku_paths_become_dotted() -> None:
     with capture(step) as captured:
         captured.step(params, data())
     assert roles(captured) == {"mlp.linear_0.w": "weight", "mlp.linear_0.b": "bias"}
+
+
+def first_pass(framework: str) -> tuple[jax.Array, jax.Array]:
+    """Returns the output of the last layer at the first step, and the gradient of the loss there."""
+    x = data(seed=0)
+    if framework == "linen":
+        state = linen_state()
+        out = state.apply_fn({"params": state.params}, x)
+    elif framework == "nnx":
+        out = NnxNet(nnx.Rngs(0))(x)
+    else:
+        out = jax.vmap(EquinoxNet(jax.random.key(0)))(x)
+    return out, jax.grad(lambda y: jnp.mean(jnp.square(y - target(x))))(out)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_activations_and_their_gradients_are_true(framework: str) -> None:
+    """Outputs and inputs of layers and the gradients at them are those of the forward pass, over all examples."""
+    step, train, _, layers = FRAMEWORKS[framework]
+    with capture(step) as captured:
+        train(captured.step)
+    last = layers[-1]
+    out, gradient = first_pass(framework)
+    assert captured.series("activation", last, "l2")[0] == pytest.approx(norm(out), rel=1e-5)
+    assert captured.series("activation_gradient", last, "l2")[0] == pytest.approx(norm(gradient), rel=1e-5)
+    assert captured.series("activation_gradient", last, "absmax")[0] == pytest.approx(
+        float(jnp.abs(gradient).max()), rel=1e-5
+    )
+    assert captured.series("activation", last, "n")[0] == out.size
+    names = {site.name for site in captured.session.sites if site.signal == "activation"}
+    assert f"{last}:input" in names
+    if framework != "equinox":  # its cell stands in a scan over time
+        assert set(layers) <= names
+    assert len(captured.series("activation", last, "l2")) == STEPS
+
+
+def test_a_low_precision_model_keeps_its_bits_when_its_layers_are_read() -> None:
+    """Reading activations changes no bit of a network that computes in bfloat16."""
+
+    def trained(watched: bool) -> Any:
+        model = nnx.Sequential(
+            nnx.Linear(4, 32, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)),
+            jax.nn.gelu,
+            nnx.LayerNorm(32, dtype=jnp.bfloat16, rngs=nnx.Rngs(1)),
+            nnx.Linear(32, 1, dtype=jnp.bfloat16, rngs=nnx.Rngs(2)),
+        )
+        optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+
+        @nnx.jit
+        def step(model: Any, optimizer: Any, x: Any) -> Any:
+            loss, gradients = nnx.value_and_grad(nnx_loss)(model, x)
+            optimizer.update(model, gradients)
+            return loss
+
+        with capture(step) as captured:
+            for i in range(24):
+                (captured.step if watched else step)(model, optimizer, data(64, seed=i))
+        return nnx.state(model, nnx.Param)
+
+    assert same(trained(True), trained(False))
