@@ -43,6 +43,23 @@ class Trained:
     after: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """One reading of a layer.
+
+    Attributes:
+        name: of the site: the layer, or ``layer:input``.
+        layer: dotted path.
+        kind: the layer's class.
+        size: elements that were read.
+    """
+
+    name: str
+    layer: str
+    kind: str
+    size: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Layout:
     """What the arrays of a captured step mean; one for each trace.
@@ -51,14 +68,14 @@ class Layout:
         gradients: one for each place at which the step takes gradients.
         trained: None where what goes in cannot be found in what comes out.
         layers: in order of use.
-        activations: layers whose outputs and inputs were read: (site's name, layer, class), for each signal.
+        activations: what was read of layers, in the order of the rows, for each signal.
         remarks: one sentence for each thing that could not be seen.
     """
 
     gradients: tuple[Gradients, ...] = ()
     trained: Trained | None = None
     layers: tuple[str, ...] = ()
-    activations: dict[str, tuple[tuple[str, str, str, int], ...]] = field(default_factory=dict)
+    activations: dict[str, tuple[Tap, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 

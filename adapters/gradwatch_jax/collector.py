@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradwatch_jax import compat, naming, pairing, remarks, ring
-from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Trained
+from gradwatch.guard import Guard
+from gradwatch_jax import compat, equations, naming, pairing, remarks, ring
+from gradwatch_jax.activations import Activations
+from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Tap, Trained
 from gradwatch_jax.kernel import Rows
 from gradwatch_jax.measures import compiled_gradient_rows, compiled_parameter_rows, gradient_rows, parameter_rows
 from gradwatch_jax.names import Parameter, Path, leaves, natural, parameter, root_name
@@ -75,22 +77,40 @@ class Memory:
 class Collector:
     """Listens to the gradients of one trace of the step."""
 
-    def __init__(self, wishes: Wishes, plan: Any, *, grouped: bool, memory: Memory | None = None) -> None:
+    def __init__(self, wishes: Wishes, plan: Any, guard: Guard, *, grouped: bool, memory: Memory | None = None) -> None:
         """Begins at the current trace, whose operations become the step's program.
 
         Args:
             wishes: what the run wants.
             plan: the encoded plan, an array that enters the program.
+            guard: keeps our failures out of the step.
             grouped: whether small arrays may be stacked.
             memory: given for a step that is not compiled as a whole.
         """
         self.trace = compat.current_trace()
         self._wishes, self._plan, self._grouped, self._memory = wishes, plan, grouped, memory
+        self._activations = Activations(wishes.signals, plan, self.trace, guard.wrap)
+        self._describing = guard.wrap(self._layers, "activations", {})
+        self._taking = guard.wrap(self._take)
         self._places: list[Place] = []
         self._remarks: dict[str, None] = {}
 
-    def take(self, primals: tuple[Any, ...], value: Any, gradients: Any) -> None:
-        """Takes the gradients of one place: what was differentiated, its value, and a gradient for each primal."""
+    def listen(self, function: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Callable[..., Any], compat.Done]:
+        """Is told before a function is differentiated; see ``compat.Listener``."""
+        layers = self._describing(primals)
+        observed = self._activations.observed(function, layers) if layers else function
+        return observed, lambda value, gradients: self._taking(primals, value, gradients)
+
+    def _layers(self, primals: tuple[Any, ...]) -> dict[int, str]:
+        """Returns the layers whose activations can be read, by the ids of their arrays."""
+        if self._memory is not None or compat.current_trace() is not self.trace or compat.manual_axes():
+            return {}
+        tree = primals[0] if len(primals) == 1 else primals
+        root = root_name(tree)
+        found = [(array, parameter(path, array, root).layer) for path, array in pairing.arrays(tree).items()]
+        return {id(array): layer for array, layer in found if self._wishes.watches(layer)}
+
+    def _take(self, primals: tuple[Any, ...], value: Any, gradients: Any) -> None:
         kinds = compat.between(compat.current_trace(), self.trace)
         if compat.manual_axes():
             self._remarks[remarks.MANUAL] = None
@@ -127,9 +147,11 @@ class Collector:
             gradients,
             None if update is None and weight is None else trained,
             tuple(dict.fromkeys(order)),
-            remarks=tuple(self._remarks),
+            {signal: tuple(tap for tap, _ in found) for signal, found in self._activations.rows().items()},
+            tuple(self._remarks),
         )
-        return Captured(layout, tuple(self._read(place) for place in places), update, weight)
+        activations = {signal: _joined(found) for signal, found in self._activations.rows().items()}
+        return Captured(layout, tuple(self._read(place) for place in places), update, weight, activations)
 
     def _describe(self, primals: tuple[Any, ...], gradients: Any) -> Place | None:
         tree, cotangents = (primals[0], gradients[0]) if len(primals) == 1 else (primals, gradients)
@@ -142,7 +164,7 @@ class Collector:
         found = [leaf for leaf in found if self._wishes.watches(leaf[3].layer)]
         if not found:
             return None
-        used = compat.order_of_use([leaf[1] for leaf in found])
+        used = equations.order_of_use([leaf[1] for leaf in found])
         rest = sorted(set(range(len(found))) - set(used), key=lambda i: natural(found[i][3].name))
         arrays = [(path, array) for path, array, _, _ in found]
         return Place(arrays, [leaf[2] for leaf in found], [leaf[3] for leaf in found], [*used, *rest])
@@ -193,7 +215,7 @@ class Collector:
         if not place.carried:
             return Gradients(tuple(parameters), place.kept, pooled=place.nested)
         assert place.ring is not None
-        length = compat.scan_length(place.ring.count) if self._memory is None else None
+        length = equations.times_written(place.ring.count) if self._memory is None else None
         if length is None:
             self._remarks[remarks.UNKNOWN_LENGTH] = None
         return Gradients(tuple(parameters), place.kept, length or 1)
@@ -215,6 +237,11 @@ class Collector:
         if not place.nested:
             return place.ring
         return ring.freeze(place.ring) if self._memory is None else ring.take(place.ring)
+
+
+def _joined(found: list[tuple[Tap, Rows]]) -> Rows:
+    rows: Rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(rows for _, rows in found))
+    return rows
 
 
 def _trained(

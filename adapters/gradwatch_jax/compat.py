@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -82,26 +82,35 @@ def carried(tracer: Any, outer: Any) -> bool:
     return any(getattr(tracer, "_trace", None) is trace for trace in inside[:last])
 
 
+def peeled(array: Any, outer: Any) -> Any:
+    """Returns the array of the outer trace below what ``grad`` and ``vmap`` wrap around it; None if it is not one.
+
+    Of an array inside ``vmap`` that is the whole array, over all examples.
+    """
+    while isinstance(array, jax.core.Tracer) and array._trace is not outer:
+        if type(array).__name__ == "BatchTracer":
+            array = array.val
+        elif type(array).__name__ == "LinearizeTracer":
+            array = array.primal
+        else:
+            return None
+    return array if isinstance(array, jax.Array) else None
+
+
 def is_deleted(array: Any) -> bool:
     """Tells whether an array was donated, so that its elements are gone."""
     return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer) and array.is_deleted()
 
 
-def order_of_use(tracers: Sequence[Any]) -> list[int]:
-    """Returns the positions of the tracers in the order in which the current trace's operations first use them."""
+def equations() -> list[Any]:
+    """Returns the operations of the current trace so far; none outside a trace."""
     frame = getattr(current_trace(), "frame", None)
-    if frame is None:
-        return []
-    position = {id(tracer.val): i for i, tracer in enumerate(tracers) if hasattr(tracer, "val")}
-    used: dict[int, None] = {}
-    _collect_uses(frame.get_eqns(), position, used)
-    return list(used)
+    return [] if frame is None else list(frame.get_eqns())
 
 
-def scan_length(ref: Any) -> int | None:
-    """Returns how often the current trace's scans write to a ref made in it; None for a loop of unknown length."""
-    equations = current_trace().frame.get_eqns()
-    return _times_written(equations, ref.val)
+def variable(tracer: Any) -> Any:
+    """Returns how an array is called in its trace's operations, or None."""
+    return getattr(tracer, "val", None)
 
 
 def jit_kind(function: Any) -> str | None:
@@ -177,6 +186,9 @@ def equinox_jit(function: Callable[..., Any], like: Any) -> Callable[..., Any]:
     made: Callable[..., Any] = jit(function, donate=how)
     return made
 
+
+patching = threading.RLock()
+"""Held while classes of other libraries are changed."""
 
 _lock = threading.Lock()
 _users = 0
@@ -281,41 +293,3 @@ def _kind(trace: Any) -> str:
 
 def _unspecified(leaf: Any) -> bool:
     return leaf is None or type(leaf).__name__ == "UnspecifiedValue"
-
-
-def _collect_uses(equations: Sequence[Any], position: dict[int, int], used: dict[int, None]) -> None:
-    for equation in equations:
-        given = [(i, position[id(var)]) for i, var in enumerate(equation.invars) if id(var) in position]
-        if not given:
-            continue
-        inner = next(_sub_jaxprs(equation), None)
-        if inner is not None and len(inner.invars) == len(equation.invars):
-            below = {id(inner.invars[i]): at for i, at in given}
-            _collect_uses(inner.eqns, below, used)
-        used.update(dict.fromkeys(at for _, at in given))
-
-
-def _times_written(equations: Sequence[Any], var: Any) -> int | None:
-    total = 0
-    for equation in equations:
-        if equation.primitive.name in ("get", "freeze") or not any(v is var for v in equation.invars):
-            continue
-        inner = next(_sub_jaxprs(equation), None)
-        if equation.primitive.name in ("while", "cond") or (inner is None and equation.primitive.name != "swap"):
-            return None
-        times = 1
-        if inner is not None:
-            at = next(i for i, v in enumerate(equation.invars) if v is var)
-            within = _times_written(inner.eqns, inner.invars[at + len(inner.invars) - len(equation.invars)])
-            if within is None:
-                return None
-            times = within * int(equation.params.get("length", 1))
-        total += times
-    return total
-
-
-def _sub_jaxprs(equation: Any) -> Iterator[Any]:
-    for value in equation.params.values():
-        jaxpr = getattr(value, "jaxpr", value)
-        if hasattr(jaxpr, "eqns"):
-            yield jaxpr

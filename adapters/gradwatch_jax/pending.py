@@ -98,6 +98,7 @@ class PendingStep:
     plan: Plan
     gradients: Sequence[GradientPart] = ()
     parameters: Sequence[Part] = ()
+    activations: Sequence[Part] = ()
     feedback: Feedback = field(default_factory=Feedback)
     logged: Mapping[str, Reader] = field(default_factory=dict)
     suggests: bool = False
@@ -120,14 +121,15 @@ class PendingStep:
             for part in self.parameters:
                 found = statistics(part.rows, part.sizes, full=part.full)
                 blocks.append(Block(part.signal, part.ids, found, "unscaled"))
+        blocks.extend(_merged(part) for part in self.activations)
         return StepRecord(self.step, self.optimizer, self.time, False, tuple(blocks), facts, self._scalars())
 
     def shed(self) -> tuple[str, ...]:
         """Drops updates and weights; the gradient's histogram goes as well."""
-        dropped = [part.signal for part in self.parameters]
+        dropped = [part.signal for part in (*self.parameters, *self.activations)]
         if any(part.full for part in self.gradients):
             dropped.append("histogram")
-        self.parameters = ()
+        self.parameters = self.activations = ()
         self.gradients = [GradientPart(p.ids, p.sizes, p.ring, p.place, p.write, full=False) for p in self.gradients]
         return tuple(dropped)
 
@@ -135,7 +137,7 @@ class PendingStep:
         for gradient in self.gradients:
             yield from _wanted(gradient.ring.rows, full=gradient.full)
             yield from (x for x in (gradient.ring.losses, gradient.ring.count) if x is not None)
-        for part in self.parameters:
+        for part in (*self.parameters, *self.activations):
             yield from _wanted(part.rows, full=part.full)
 
     def _scalars(self) -> dict[str, float]:
@@ -156,6 +158,16 @@ class PendingStep:
             Block("gradient", np.concatenate([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
             for stage, parts in by_stage.items()
         ]
+
+
+def _merged(part: Part) -> Block:
+    """Returns one row for each layer; a layer that is called several times pools its calls."""
+    found = statistics(part.rows, part.sizes, full=True)
+    rows: dict[int, Statistics] = {}
+    for i, site in enumerate(part.ids.tolist()):
+        row = found.take(np.array([i]))
+        rows[site] = merge(rows[site], row) if site in rows else row
+    return Block(part.signal, np.array(list(rows), dtype=np.uint32), concatenate(list(rows.values())), "unscaled")
 
 
 def _wanted(rows: Rows, *, full: bool) -> list[Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import Site, SiteTable
-from gradwatch_jax.captured import Layout
+from gradwatch_jax.captured import Layout, Tap
 from gradwatch_jax.names import Parameter
 
 Ids = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
@@ -24,10 +24,12 @@ class Sites:
     Attributes:
         gradients: for each place at which gradients are taken.
         parameters: those of the trained parameters, for ``update`` and ``weight``.
+        activations: those of the layers that were read, for each signal; a layer may stand there repeatedly.
     """
 
     gradients: tuple[Ids, ...]
     parameters: dict[str, Ids]
+    activations: dict[str, Ids]
 
 
 class SiteIds:
@@ -37,25 +39,27 @@ class SiteIds:
         self._table = table
         self._optimizer = optimizer
         self._known: dict[Layout, Sites] = {}
-        self._seen: tuple[Any, Sites] | None = None
 
     def of(self, layout: Layout) -> Sites:
         """Returns the sites of a layout."""
         if layout in self._known:
             return self._known[layout]
-        content = (layout.gradients, layout.trained, layout.layers)
-        if self._seen is not None and self._seen[0] == content:
-            return self._seen[1]
         trained = layout.trained.parameters if layout.trained is not None else ()
         ids = Sites(
             tuple(self._add("gradient", place.parameters) for place in layout.gradients),
             {signal: self._add(signal, trained) for signal in ("update", "weight")},
+            {signal: self._add_layers(signal, taps) for signal, taps in layout.activations.items()},
         )
         self._table.set_order(layout.layers)
         if len(self._known) < _MOST_LAYOUTS:
             self._known[layout] = ids
-        self._seen = (content, ids)
         return ids
+
+    def _add_layers(self, signal: str, taps: Iterable[Tap]) -> Ids:
+        found = list(taps)
+        sites = [Site(signal, tap.name, tap.layer, tap.kind, optimizer=self._optimizer) for tap in found]
+        ids = [self._table.add(site) for site in sites]
+        return np.array(ids, dtype=np.uint32), np.array([tap.size for tap in found], dtype=np.int64)
 
     def _add(self, signal: str, parameters: Iterable[Parameter]) -> Ids:
         found = list(parameters)

@@ -57,7 +57,6 @@ class WatchedStep:
         self._prepare = guard.wrap(self._before)
         self._hand_over = guard.wrap(self._after)
         self._finish = guard.wrap(Collector.finish)
-        self._take = guard.wrap(Collector.take)
         instrumented: Instrumented | None = guard.wrap(instrument)(function, self._observe)
         if instrumented is None:
             self._memory = Memory()
@@ -102,14 +101,11 @@ class WatchedStep:
         self, function: Callable[..., Any], plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, Captured]:
         """Runs the user's function in the current trace, collecting; see ``instrument.Run``."""
-        collector = Collector(self._wishes, plan, grouped=not self._sharded, memory=self._memory)
-
-        def listen(inner: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Callable[..., Any], compat.Done]:
-            return inner, lambda value, gradients: self._take(collector, primals, value, gradients)
-
+        guard = self._session.recorder.guard
+        collector = Collector(self._wishes, plan, guard, grouped=not self._sharded, memory=self._memory)
         before = pairing.arrays((args, kwargs))
         context = next(_traces) if self._memory is None else self._context
-        with compat.listening(listen), compat.fresh_context(context):
+        with compat.listening(collector.listen), compat.fresh_context(context):
             result = function(*args, **kwargs)
         captured = self._finish(collector, before, (args, kwargs), result)
         return result, captured if captured is not None else Captured(Layout())
@@ -153,6 +149,11 @@ class WatchedStep:
             Part(signal, *ids.parameters[signal], rows, signal == "update")
             for signal, rows, wanted in parts
             if wanted and rows is not None
+        ]
+        pending.activations = [
+            Part(signal, *ids.activations[signal], rows, full=True)
+            for signal, rows in captured.activations.items()
+            if signal in plan.signals and write is None
         ]
         pending.suggests = True
         pending.fetch()

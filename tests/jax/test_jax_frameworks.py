@@ -256,7 +256,9 @@ def test_activations_and_their_gradients_are_true(framework: str) -> None:
     )
     assert captured.series("activation", last, "n")[0] == out.size
     names = {site.name for site in captured.session.sites if site.signal == "activation"}
-    assert f"{last}:input" in names
+    assert any(name.endswith(":input") for name in names)
+    if framework == "linen":  # the input of Dense_1 is the output of LayerNorm_0, read once
+        assert names == {"Dense_0", "Dense_0:input", "LayerNorm_0", "LayerNorm_0:input", "Dense_1"}
     if framework != "equinox":  # its cell stands in a scan over time
         assert set(layers) <= names
     assert len(captured.series("activation", last, "l2")) == STEPS

@@ -1,0 +1,129 @@
+"""Reads layers' outputs and inputs, and the gradients at them, from the passes of the step.
+
+A layer is known by its path (linen) or by the parameters it holds (NNX, Equinox), which are the very arrays that are
+differentiated. Its output goes through an identity whose backward rule reads the gradient. An array inside a
+``vmap`` is read as a whole, over all examples. Layers in a loop, a nested jit or a checkpointed function are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from gradwatch_jax import compat, flags
+from gradwatch_jax.captured import Tap
+from gradwatch_jax.kernel import Rows, only_if, reduce, shapes_of_rows
+from gradwatch_jax.modules import first_array, intercepted, own_arrays
+
+_BITS = {"activation": flags.ACTIVATION, "activation_gradient": flags.ACTIVATION_GRADIENT}
+
+
+class Activations:
+    """The layers of one trace of the step."""
+
+    def __init__(self, signals: frozenset[str], plan: Any, trace: Any, guard: Callable[..., Any]) -> None:
+        """Begins with no rows.
+
+        Args:
+            signals: those of the run.
+            plan: the encoded plan.
+            trace: that of the step's program.
+            guard: wraps a function so that its failure stays with us.
+        """
+        self.taps: dict[str, list[tuple[Tap, Rows]]] = {signal: [] for signal in _BITS if signal in signals}
+        self._plan, self._trace = plan, trace
+        self._read = guard(self._reduce, "activations")
+        self._named = guard(self._layer_of, "activations")
+        self._at = guard(self._base, "activations")
+        self._seen: dict[int, Any] = {}
+        self._open: list[Any] = []
+
+    def observed(self, function: Callable[..., Any], layers: Mapping[int, str]) -> Callable[..., Any]:
+        """Returns the function with its layers read.
+
+        Args:
+            function: what is differentiated.
+            layers: the layer of each differentiated array, by the array's id.
+        """
+        if not self.taps:
+            return function
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with intercepted(handler):
+                return function(*args, **kwargs)
+
+        def handler(
+            call: Callable[..., Any], module: Any, path: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
+            if any(module is known for known in self._open):
+                return call(*args, **kwargs)  # a subclass calls the method of its base
+            layer = self._named(module, path, layers)
+            self._open.append(module)
+            try:
+                if layer is None:
+                    return call(*args, **kwargs)
+                kind = type(module).__name__
+                incoming = first_array(args)
+                if incoming is not None:
+                    args = (self._tapped(Tap(f"{layer}:input", layer, kind, 0), incoming), *args[1:])
+                result = call(*args, **kwargs)
+                outgoing = None if isinstance(result, tuple) else first_array(result)
+                return result if outgoing is None else self._tapped(Tap(layer, layer, kind, 0), outgoing)
+            finally:
+                self._open.pop()
+
+        return run
+
+    def rows(self) -> dict[str, list[tuple[Tap, Rows]]]:
+        """Returns the rows of each signal."""
+        return {signal: found for signal, found in self.taps.items() if found}
+
+    def _tapped(self, tap: Tap, value: Any) -> Any:
+        base = self._at(value)
+        if base is None or id(base) in self._seen:
+            return value
+        if "activation" in self.taps:
+            self._read("activation", tap, value)
+        if "activation_gradient" in self.taps:
+            value = self._probe(tap, value)
+        for known in (base, self._at(value)):
+            self._seen[id(known)] = known
+        return value
+
+    def _probe(self, tap: Tap, value: Any) -> Any:
+        @jax.custom_vjp
+        def identity(x: Any) -> Any:
+            return x
+
+        def forward(x: Any) -> tuple[Any, None]:
+            return x, None
+
+        def backward(_: None, gradient: Any) -> tuple[Any]:
+            self._read("activation_gradient", tap, gradient)
+            return (gradient,)
+
+        identity.defvjp(forward, backward)
+        return identity(value)
+
+    def _base(self, value: Any) -> Any:
+        return compat.peeled(value, self._trace)
+
+    def _reduce(self, signal: str, tap: Tap, value: Any) -> None:
+        base = compat.peeled(value, self._trace)
+        if base is None:
+            return
+        with compat.in_trace(self._trace):
+            rows = only_if(
+                (self._plan & _BITS[signal]) != 0,
+                lambda: reduce([base], full=True, histogram=True, grouped=False),
+                shapes_of_rows([base], full=True, histogram=True),
+            )
+        self.taps[signal].append((Tap(tap.name, tap.layer, tap.kind, int(base.size)), rows))
+
+    def _layer_of(self, module: Any, path: str | None, layers: Mapping[int, str]) -> str | None:
+        if path is not None:
+            return path if path in layers.values() else None
+        bases = [compat.peeled(array, self._trace) for array in own_arrays(module)]
+        return next((layers[id(base)] for base in bases if id(base) in layers), None)
