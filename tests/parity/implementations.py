@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 import torch
 from flax import linen, nnx
-from flax.training.train_state import TrainState
+from flax.training import train_state
 from torch import nn
 from torch.nn import functional
 
@@ -111,7 +111,7 @@ NONLINEARITIES: Final[dict[str, Callable[[jax.Array], jax.Array]]] = {
 
 
 def weighted_loss(outputs: jax.Array, batch: Batch) -> jax.Array:
-    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch.labels)
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(outputs, batch.labels)
     return jnp.mean(losses * batch.weights)
 
 
@@ -119,7 +119,7 @@ def train_jax(problem: Problem) -> Run:
     optimizer = optax.sgd(problem.rate)
 
     def loss_of(params: Any, batch: Batch) -> jax.Array:
-        x = batch.inputs
+        x = jnp.asarray(batch.inputs)
         for i in range(problem.depth):
             x = x @ params[f"dense_{i}"]["kernel"] + params[f"dense_{i}"]["bias"]
             x = NONLINEARITIES[problem.nonlinearities[i]](x) if i < problem.depth - 1 else x
@@ -140,6 +140,10 @@ def train_jax(problem: Problem) -> Run:
     return run
 
 
+TrainState: Any = train_state.TrainState
+"""Untyped, as it comes without types of its own."""
+
+
 class LinenNetwork(linen.Module):
     problem: Problem
 
@@ -155,7 +159,7 @@ def train_linen(problem: Problem) -> Run:
     apply, optimizer = LinenNetwork(problem).apply, optax.sgd(problem.rate)
 
     @jax.jit
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+    def step(state: Any, batch: Batch) -> tuple[Any, jax.Array]:
         def loss_of(params: Any) -> jax.Array:
             return weighted_loss(state.apply_fn({"params": params}, batch.inputs), batch)
 
@@ -176,9 +180,10 @@ class NnxNetwork(nnx.Module):
         self.problem = problem
         self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(problem.sizes)])
         for layer, (weight, bias) in zip(self.layers, initial_weights(problem), strict=True):
-            layer.kernel[...], layer.bias[...] = jnp.asarray(weight), jnp.asarray(bias)
+            layer.kernel, layer.bias = nnx.Param(jnp.asarray(weight)), nnx.Param(jnp.asarray(bias))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        layer: nnx.Linear
         for layer, name in itertools.zip_longest(self.layers, self.problem.nonlinearities):
             x = layer(x)
             x = NONLINEARITIES[name](x) if name else x
@@ -191,8 +196,9 @@ def train_nnx(problem: Problem) -> Run:
     @nnx.jit
     def step(model: NnxNetwork, optimizer: nnx.Optimizer[Any], batch: Batch) -> jax.Array:
         def loss_of(model: NnxNetwork) -> jax.Array:
-            return weighted_loss(model(batch.inputs), batch)
+            return weighted_loss(model(jnp.asarray(batch.inputs)), batch)
 
+        loss: jax.Array
         loss, gradients = nnx.value_and_grad(loss_of)(model)
         optimizer.update(model, gradients)
         return loss
@@ -231,7 +237,7 @@ def train_equinox(problem: Problem) -> Run:
     @eqx.filter_jit
     def step(model: EquinoxNetwork, state: Any, batch: Batch) -> Any:
         def loss_of(model: EquinoxNetwork) -> jax.Array:
-            return weighted_loss(jax.vmap(model)(batch.inputs), batch)
+            return weighted_loss(jax.vmap(model)(jnp.asarray(batch.inputs)), batch)
 
         loss, gradients = eqx.filter_value_and_grad(loss_of)(model)
         updates, state = optimizer.update(gradients, state)

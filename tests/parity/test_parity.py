@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +14,9 @@ from gradwatch.record import ACTIVATION_SIGNALS, PARAMETER_SIGNALS, SIGNALS, STE
 from gradwatch.recording import from_records
 from gradwatch.rules.history import History
 from gradwatch.rules.view import StepView
-from gradwatch.statistics import NULL, Statistics, UnitCounts
+from gradwatch.statistics import NULL, Statistics, UnitCounts, measure
 from gradwatch.testing import check_adapter
-from tests.parity.comparison import SHARES, Place, compared, disagreements, distance, place, places
+from tests.parity.comparison import SHARES, Place, compared, differences, disagreements, distance, place, places
 from tests.parity.implementations import IMPLEMENTATIONS, ORACLE, Run, trained
 from tests.parity.numpy_adapter import NumpyAdapter
 from tests.parity.numpy_network import Descent
@@ -181,6 +182,25 @@ def test_what_each_leaves_null_is_listed(name: str) -> None:
     assert all(block.stage == "unscaled" for record in run.records for block in record.blocks)
 
 
+def test_the_comparison_sees_what_differs() -> None:
+    """A number off by twice its limit, a single NaN more and a shifted histogram are each told."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=2000).astype(np.float32)
+    true = measure(values)
+    assert list(differences(true, true)) == []
+    for changed, statistic in (
+        (replace(true, l2=true.l2 * (1 + 2e-4)), "l2"),
+        (replace(true, absmax=true.absmax * (1 - 2e-4)), "absmax"),
+        (replace(true, sum=true.sum + 2e-4 * true.rms() * true.n), "mean"),
+        (replace(true, nan=true.nan + 1, inf=true.inf), "nan"),
+        (replace(true, inf=true.inf + 1), "inf"),
+        (replace(true, l2=np.array([np.nan])), "l2"),
+        (replace(true, zeros=np.array([4])), "zeros"),
+        (replace(true, histogram=measure(values * 1.1).histogram), "histogram"),
+    ):
+        assert [sentence.split()[0] for sentence in differences(changed, true)] == [statistic]
+
+
 def test_an_adapter_of_a_third_party_passes_the_check_for_adapters() -> None:
     """An adapter of a hundred lines satisfies the protocol and hands over resolved records of every signal."""
     descent, batches = Descent(SHALLOW), next(phases(SHALLOW))
@@ -194,7 +214,7 @@ def test_an_adapter_of_a_third_party_passes_the_check_for_adapters() -> None:
 def serious(run: Run, records: list[StepRecord]) -> list[tuple[str, str, int | None, int | None]]:
     """Returns kind, severity, culprit as a number, and onset of the findings of warning and above."""
     found = analyze(from_records(records, run.sites)).at_least("warning")
-    layers = {None: None, **{layer: i for i, layer in enumerate(run.layers)}}
+    layers: dict[str | None, int | None] = {None: None, **{layer: i for i, layer in enumerate(run.layers)}}
     return [(finding.kind, finding.severity, layers[finding.layer], finding.first_step) for finding in found]
 
 
