@@ -75,7 +75,7 @@ SHALLOW: Final = Problem(
     rate=0.1,
     phases=(Phase(HEALTHY_STEPS + 1, PLANTS[0]), Phase(8, PLANTS[1]), Phase(8, PLANTS[2])),
 )
-DEEP: Final = Problem((*(64,) * 12, 10), ("sigmoid",) * 11, rate=0.1, phases=(Phase(70),))
+DEEP: Final = Problem((*(64,) * 8, 10), ("sigmoid",) * 7, rate=0.1, phases=(Phase(70),))
 """Its gradients vanish."""
 WIDE: Final = Problem((64, 256, 512, 10), ("tanh", "relu"), rate=0.1, phases=(Phase(8),))
 """Has a layer of 2^17 elements, of which an adapter may sample the histogram."""
