@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 EXACT: Final = 2**16
-SAMPLE: Final = (16, 64)
-"""Histograms of tensors above ``EXACT`` elements count one of every 16 blocks of 64 elements. Which one goes by the
-golden ratio, whose multiples fall evenly: a fixed place would see the same columns of every row."""
+SAMPLE: Final = (16, 8)
+"""Histograms of tensors above ``EXACT`` elements count one of every 16 blocks of 8 elements: larger ones would lie
+in too few rows of a matrix. Which one goes by the golden ratio, whose multiples fall evenly: a fixed place would see
+the same columns of every row."""
 
 _GOLDEN: Final = 0.6180339887498949
 
