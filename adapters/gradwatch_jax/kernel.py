@@ -20,8 +20,9 @@ from gradwatch.statistics import BINS, LOWEST_EXPONENT
 Array = jax.Array
 
 SMALL: Final = 2**16
-"""Elements up to which arrays of one shape are stacked and reduced together: that keeps compilation short (512 arrays:
-0.8 s instead of 17.6 s on CPU), at the price of a copy."""
+"""Elements up to which arrays of one shape are stacked and reduced together: that keeps the compilation of networks
+with hundreds of layers short, at the price of a copy. Stacking four of 65,536 elements cost more than it saved (capture
+of an MLP step: 24 % of its processor time stacked, 14 % apart)."""
 
 _PLAIN_RANGE: Final = (2.0**-40, 2.0**40)
 """Largest elements for which a sum of squares in float32 keeps 1e-5; outside, elements are scaled first."""
