@@ -14,7 +14,7 @@ import jax
 
 from gradwatch_jax import compat, flags
 from gradwatch_jax.captured import Tap
-from gradwatch_jax.kernel import Rows, only_if, reduce, shapes_of_rows
+from gradwatch_jax.kernel import Rows, reduce
 from gradwatch_jax.modules import first_array, intercepted, own_arrays
 
 _BITS = {"activation": flags.ACTIVATION, "activation_gradient": flags.ACTIVATION_GRADIENT}
@@ -23,7 +23,9 @@ _BITS = {"activation": flags.ACTIVATION, "activation_gradient": flags.ACTIVATION
 class Activations:
     """The layers of one trace of the step."""
 
-    def __init__(self, signals: frozenset[str], plan: Any, trace: Any, guard: Callable[..., Any]) -> None:
+    def __init__(
+        self, signals: frozenset[str], plan: Any, trace: Any, guard: Callable[..., Any], *, grouped: bool
+    ) -> None:
         """Begins with no rows.
 
         Args:
@@ -31,9 +33,10 @@ class Activations:
             plan: the encoded plan.
             trace: that of the step's program.
             guard: wraps a function so that its failure stays with us.
+            grouped: see ``kernel.reduce``.
         """
         self.taps: dict[str, list[tuple[Tap, Rows]]] = {signal: [] for signal in _BITS if signal in signals}
-        self._plan, self._trace = plan, trace
+        self._plan, self._trace, self._grouped = plan, trace, grouped
         self._read = guard(self._reduce, "activations")
         self._named = guard(self._layer_of, "activations")
         self._at = guard(self._base, "activations")
@@ -115,11 +118,8 @@ class Activations:
         if base is None:
             return
         with compat.in_trace(self._trace):
-            rows = only_if(
-                (self._plan & _BITS[signal]) != 0,
-                lambda: reduce([base], full=True, histogram=True, grouped=False),
-                shapes_of_rows([base], full=True, histogram=True),
-            )
+            wanted = (self._plan & _BITS[signal]) != 0
+            rows = reduce([base], full=True, histogram=True, grouped=self._grouped, wanted=wanted)
         self.taps[signal].append((Tap(tap.name, tap.layer, tap.kind, int(base.size)), rows))
 
     def _layer_of(self, module: Any, path: str | None, layers: Mapping[int, str]) -> str | None:

@@ -89,7 +89,7 @@ class Collector:
         """
         self.trace = compat.current_trace()
         self._wishes, self._plan, self._grouped, self._memory = wishes, plan, grouped, memory
-        self._activations = Activations(wishes.signals, plan, self.trace, guard.wrap)
+        self._activations = Activations(wishes.signals, plan, self.trace, guard.wrap, grouped=grouped)
         self._describing = guard.wrap(self._layers, "activations", {})
         self._taking = guard.wrap(self._take)
         self._places: list[Place] = []

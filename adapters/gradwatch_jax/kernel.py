@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradwatch import native
 from gradwatch.statistics import BINS, LOWEST_EXPONENT
+from gradwatch_jax import custom_call
 
 Array = jax.Array
 
@@ -54,6 +56,7 @@ def reduce(
     histogram: bool = False,
     grouped: bool = True,
     minus: Sequence[Array] | None = None,
+    wanted: Array | bool = True,
 ) -> Rows:
     """Returns the statistics of real, non-empty arrays, in their order.
 
@@ -61,9 +64,43 @@ def reduce(
         arrays: floating-point arrays of any shapes.
         full: whether to count zeros and subnormals too, possibly known only when the program runs; None never does.
         histogram: whether counting includes the histogram.
-        grouped: whether small arrays of one shape may be stacked; False for sharded ones.
+        grouped: whether arrays may be brought together in memory; False for sharded ones.
         minus: arrays of the same shapes; then the differences are measured, in float32 or wider.
+        wanted: whether to read the arrays at all, possibly known only when the program runs; zeros otherwise.
     """
+    if grouped and custom_call.fits(arrays):
+        return _one_read(arrays, full, histogram, minus, wanted)
+    if wanted is True:
+        return _separate_reductions(arrays, full, histogram, grouped, minus)
+    shapes = shapes_of_rows(arrays, full=full, histogram=histogram)
+    rows: Rows = only_if(wanted, lambda: _separate_reductions(arrays, full, histogram, grouped, minus), shapes)
+    return rows
+
+
+def _one_read(
+    arrays: Sequence[Array],
+    full: Array | bool | None,
+    histogram: bool,
+    minus: Sequence[Array] | None,
+    wanted: Array | bool,
+) -> Rows:
+    columns = 2 if full is None else 4 if histogram else 3
+    counting = native.HISTOGRAM if histogram else native.COUNTS
+    flags = 0 if full is None else jnp.where(full, counting, 0)
+    read = [_apart(array) for array in arrays]
+    others = None if minus is None else [_apart(array) for array in minus]
+    parts = custom_call.reduce(read, wanted, flags, columns=columns, minus=others)
+    joined = [column[0] if len(column) == 1 else jnp.concatenate(column) for column in zip(*parts, strict=True)]
+    return Rows(*joined)
+
+
+def _separate_reductions(
+    arrays: Sequence[Array],
+    full: Array | bool | None,
+    histogram: bool,
+    grouped: bool,
+    minus: Sequence[Array] | None,
+) -> Rows:
     groups = _groups(arrays, grouped)
     parts = []
     for group in groups:
@@ -108,8 +145,13 @@ def _groups(arrays: Sequence[Array], grouped: bool) -> list[list[int]]:
 
 
 def _stack(arrays: Sequence[Array]) -> Array:
-    apart = [lax.optimization_barrier(lax.stop_gradient(array)) for array in arrays]
+    apart = [_apart(array) for array in arrays]
     return jnp.stack(apart) if len(apart) > 1 else apart[0][None]
+
+
+def _apart(array: Array) -> Array:
+    apart: Array = lax.optimization_barrier(lax.stop_gradient(array))
+    return apart
 
 
 def _reduce_group(stacked: Array, full: Array | bool | None, histogram: bool) -> Rows:

@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 
 from gradwatch_jax import flags
-from gradwatch_jax.kernel import Array, Rows, only_if, reduce, shapes_of_rows
+from gradwatch_jax.kernel import Array, Rows, reduce
 
 
 def gradient_rows(gradients: Sequence[Array], plan: Any, *, always: bool, grouped: bool) -> Rows:
     """Returns the rows of gradients; ``always`` leaves out the question whether the plan wants them."""
-
-    def compute() -> Rows:
-        return reduce(gradients, full=(plan & flags.HISTOGRAM) != 0, histogram=True, grouped=grouped)
-
-    if always:
-        return compute()
-    return cast(
-        "Rows", only_if((plan & flags.GRADIENT) != 0, compute, shapes_of_rows(gradients, full=True, histogram=True))
-    )
+    wanted = True if always else (plan & flags.GRADIENT) != 0
+    return reduce(gradients, full=(plan & flags.HISTOGRAM) != 0, histogram=True, grouped=grouped, wanted=wanted)
 
 
 def parameter_rows(
     old: Sequence[Array], new: Sequence[Array], plan: Any, *, signals: frozenset[str], grouped: bool
 ) -> tuple[Rows | None, Rows | None]:
     """Returns the rows of the updates, new minus old, and those of the new weights; None for a signal not asked for."""
-
-    def compute() -> tuple[Rows | None, Rows | None]:
-        update = weight = None
-        if "update" in signals:
-            update = reduce(new, minus=old, full=True, grouped=grouped)
-        if "weight" in signals:
-            weight = reduce(new, full=None, grouped=grouped)
-        return update, weight
-
-    shapes = (
-        shapes_of_rows(new, full=True) if "update" in signals else None,
-        shapes_of_rows(new, full=None) if "weight" in signals else None,
-    )
-    update, weight = only_if((plan & (flags.UPDATE | flags.WEIGHT)) != 0, compute, shapes)
+    update = weight = None
+    if "update" in signals:
+        update = reduce(new, minus=old, full=True, grouped=grouped, wanted=(plan & flags.UPDATE) != 0)
+    if "weight" in signals:
+        weight = reduce(new, full=None, grouped=grouped, wanted=(plan & flags.WEIGHT) != 0)
     return update, weight
 
 

@@ -40,11 +40,11 @@ ROOMS = (
         "plugins",
     ),
     *("examples", "findings", "recording", "store", "launch", "scalars"),
-    *("recorder", "guard", "schedule", "record", "statistics", "errors"),
+    *("recorder", "guard", "schedule", "record", "native", "statistics", "errors"),
 )
 """The rooms of the core from left to right: a module may import only from rooms to the right of its own."""
 
-ADAPTERS_MAY = {"plugins", "scalars", "recorder", "guard", "schedule", "record", "statistics", "errors"}
+ADAPTERS_MAY = {"plugins", "scalars", "recorder", "guard", "schedule", "record", "native", "statistics", "errors"}
 DEMONSTRATIONS_MAY = {"__init__", "examples"}
 REPORTERS_MAY = {"plugins", "findings", "recording", "record", "statistics", "errors"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gradwatch.statistics import Statistics, measure
+from gradwatch_jax import custom_call
 from gradwatch_jax.host import statistics
 from gradwatch_jax.kernel import Rows, reduce
+
+
+@pytest.fixture(params=["one read", "separate reductions"], scope="module", autouse=True)
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test holds for the custom call and for operations of XLA."""
+    if request.param == "one read" and not custom_call.fits([jnp.zeros(1)]):
+        pytest.skip("there was no C compiler when gradwatch was installed")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "separate reductions":
+            patch.setattr(custom_call, "fits", lambda _: False)
+        jax.clear_caches()
+        yield
 
 
 @functools.partial(jax.jit, static_argnames="grouped")
@@ -132,3 +145,16 @@ def test_double_precision_keeps_its_range() -> None:
     with jax.enable_x64(True):
         found = reduced(jnp.full(100, 1e-200, dtype=jnp.float64))
     assert float(found.l2[0]) == pytest.approx(1e-199, rel=1e-9)
+
+
+def test_what_is_not_wanted_is_not_read() -> None:
+    """Where the program learns at run time that rows are not wanted, they are zeros; else those of the differences."""
+    tree = [jnp.full(5, 3.0), jnp.full((2, 2), 2.0)]
+
+    def differences(wanted: jax.Array) -> Rows:
+        return reduce(tree, minus=[array / 2 for array in tree], full=True, wanted=wanted)
+
+    compiled = jax.jit(differences)
+    assert all(not np.asarray(column).any() for column in jax.tree.leaves(compiled(np.bool_(False))))
+    found = statistics(compiled(np.bool_(True)), np.array([5, 4]), full=True)
+    check(found, [measure(np.full(5, 1.5, np.float32)), measure(np.full(4, 1.0, np.float32))])

@@ -1,0 +1,113 @@
+"""One read of arrays in memory, in C: the statistics of ``gradwatch.statistics`` from addresses.
+
+Built with the package where there is a C compiler. Without it, or with ``GRADWATCH_NATIVE=0``, ``available`` says so,
+and adapters reduce with their framework's own operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.statistics import BINS, Statistics
+
+VERSION: Final = 1
+"""Of the interface in ``reduce.h``."""
+
+KINDS: Final = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
+"""Codes of the dtypes that can be read."""
+
+COUNTS: Final = 1
+HISTOGRAM: Final = 2
+
+ROW: Final = np.dtype(
+    [(name, "<f8") for name in ("l2", "sum", "absmax")]
+    + [(name, "<i8") for name in ("nan", "inf", "zeros", "subnormal")]
+)
+"""A row without the histogram."""
+
+FULL: Final = np.dtype([*ROW.descr, ("bins", "<u4", (BINS,))])
+"""A row with it."""
+
+
+def available() -> bool:
+    """Tells whether the library was built and may be used."""
+    return _library() is not None
+
+
+def reduce(
+    addresses: npt.NDArray[np.uint64],
+    sizes: npt.NDArray[np.int64],
+    kinds: npt.NDArray[np.uint8],
+    *,
+    flags: int = 0,
+    minus: npt.NDArray[np.uint64] | None = None,
+) -> npt.NDArray[Any]:
+    """Returns one row for each array, shape [m], of dtype ``ROW``, or ``FULL`` with the histogram.
+
+    The caller keeps the memory alive and in one piece: ``sizes[i]`` elements of dtype ``kinds[i]`` at ``addresses[i]``.
+    Other threads of Python run meanwhile.
+
+    Args:
+        addresses: of the first elements, shape [m].
+        sizes: counts of elements, shape [m].
+        kinds: codes of ``KINDS``, shape [m].
+        flags: ``COUNTS`` for zeros and subnormals, ``HISTOGRAM`` for these and the histogram.
+        minus: addresses of arrays of the same sizes and dtypes; then the differences are reduced.
+    """
+    library = _library()
+    assert library is not None, "the library was not built; ask available() first"
+    rows = np.empty(len(sizes), FULL if flags & HISTOGRAM else ROW)
+    others = None if minus is None else minus.ctypes.data
+    library.gradwatch_reduce_all(
+        addresses.ctypes.data,
+        others,
+        sizes.ctypes.data,
+        kinds.ctypes.data,
+        len(sizes),
+        flags,
+        rows.ctypes.data,
+        rows.itemsize,
+    )
+    return rows
+
+
+def statistics(rows: npt.NDArray[Any], sizes: npt.NDArray[np.int64], *, flags: int) -> Statistics:
+    """Returns the columns of rows, shape [m]; null where they were not taken, or over no finite element."""
+    nan, inf = rows["nan"].astype(np.int64), rows["inf"].astype(np.int64)
+    null = np.where(sizes - nan - inf > 0, 0.0, np.nan)
+    counted = bool(flags & (COUNTS | HISTOGRAM))
+    return Statistics(
+        sizes,
+        rows["l2"] + null,
+        rows["sum"] + null,
+        rows["absmax"] + null,
+        nan,
+        inf,
+        rows["zeros"].astype(np.int64) if counted else None,
+        rows["subnormal"].astype(np.int64) if counted else None,
+        rows["bins"].astype(np.uint32) if flags & HISTOGRAM else None,
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    path = Path(__file__).with_name("_reduce.so")
+    if os.environ.get("GRADWATCH_NATIVE", "1") == "0" or not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # built for another machine
+        return None
+    if library.gradwatch_version() != VERSION:
+        return None
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    library.gradwatch_reduce_all.argtypes = [pointer, pointer, pointer, pointer, size, ctypes.c_int, pointer, size]
+    library.gradwatch_reduce_all.restype = None
+    return library
