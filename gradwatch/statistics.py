@@ -175,6 +175,8 @@ def empty(m: int) -> Statistics:
 
 def concatenate(parts: Sequence[Statistics]) -> Statistics:
     """Joins the statistics of different sites; a column is kept only if every part has it."""
+    if len(parts) == 1:
+        return parts[0]
     columns: dict[str, Any] = {}
     for field in fields(Statistics):
         values = [getattr(part, field.name) for part in parts]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from gradwatch.schedule import Plan
 
@@ -16,8 +18,11 @@ ACTIVATION: Final = 16
 ACTIVATION_GRADIENT: Final = 32
 
 
-def encode(plan: Plan) -> np.int32:
-    """Returns the bits of a plan."""
+@functools.lru_cache(maxsize=64)
+def encode(plan: Plan) -> npt.NDArray[np.int32]:
+    """Returns the bits of a plan, an array of no dimension."""
     signals = ("gradient", GRADIENT), ("update", UPDATE), ("weight", WEIGHT), ("activation", ACTIVATION)
     bits = sum(bit for name, bit in (*signals, ("activation_gradient", ACTIVATION_GRADIENT)) if name in plan.signals)
-    return np.int32(bits | (HISTOGRAM if plan.histogram else 0))
+    encoded = np.asarray(bits | (HISTOGRAM if plan.histogram else 0), dtype=np.int32)
+    encoded.setflags(write=False)
+    return encoded

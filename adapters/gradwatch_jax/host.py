@@ -19,10 +19,11 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
         sizes: elements of each array, shape [m].
         full: whether counts and histogram were taken at this step.
     """
-    floats, integers = np.asarray(rows.floats, dtype=np.float64), np.asarray(rows.integers, dtype=np.int64)
-    nan, inf = integers[:, 1], integers[:, 2]
-    null = np.where(sizes - nan - inf > 0, 0.0, np.nan)
-    scale = np.exp2(integers[:, 0].astype(np.float64))
+    floats, integers = np.asarray(rows.floats).astype(np.float64), np.asarray(rows.integers)
+    exponent, nan, inf = integers.T.astype(np.int64)
+    scale = np.ldexp(1.0, exponent)
+    finite = sizes - nan - inf
+    null = 0.0 if finite.all() else np.where(finite > 0, 0.0, np.nan)
     counts = _integers(rows.counts) if full else None
     bins = _integers(rows.bins) if full else None
     return Statistics(
