@@ -20,12 +20,14 @@ class Gradients:
         kept: rows of the ring, or 0 for a single row that needs none.
         steps: training steps that one call makes at this place; more than 1 where it stands in a loop over steps.
         pooled: whether all rows belong to one step: micro-batches, or a nested function that was called repeatedly.
+        shards: how many gradients of each parameter a row holds; more than 1 where they differ between shards.
     """
 
     parameters: tuple[Parameter, ...]
     kept: int = 0
     steps: int = 1
     pooled: bool = False
+    shards: int = 1
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from gradwatch.guard import Guard
 from gradwatch_jax import compat, equations, naming, pairing, remarks, ring
 from gradwatch_jax.activations import Activations
 from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Tap, Trained
 from gradwatch_jax.kernel import Rows
+from gradwatch_jax.mapped import Leaf, MappedRegion
 from gradwatch_jax.measures import compiled_gradient_rows, compiled_parameter_rows, gradient_rows, parameter_rows
 from gradwatch_jax.names import Parameter, Path, leaves, natural, parameter, root_name
 
@@ -46,6 +48,8 @@ class Place:
         order: positions in the order of use.
         nested: whether it stands in a loop, a branch or a nested function.
         carried: whether it stands in a loop that carries the parameters: a loop over training steps.
+        mapped: whether it stands in a ``shard_map``, so that its gradients may be spread over devices.
+        shards: how many gradients of each parameter are pooled; more than 1 where they differ between shards.
         kept, ring: the statistics; see ``captured``.
         inside: paths of the arrays in the step's arguments, once known.
     """
@@ -56,6 +60,8 @@ class Place:
     order: list[int]
     nested: bool = False
     carried: bool = False
+    mapped: bool = False
+    shards: int = 1
     kept: int = 0
     ring: Ring | None = None
     inside: list[Path] | None = None
@@ -68,10 +74,14 @@ class Memory:
     Attributes:
         plan: the plan of the running step, which such functions read anew in every call.
         places: those at which they take gradients, by the names of the parameters.
+        remarks: what could not be seen in them.
+        reachable: whether they can write to it: a program runs on the devices of its memory, and it lives on one.
     """
 
+    reachable: bool = True
     plan: Any = None
     places: dict[tuple[str, ...], Place] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
 
 
 class Collector:
@@ -92,14 +102,48 @@ class Collector:
         self._activations = Activations(wishes.signals, plan, self.trace, guard.wrap, grouped=grouped)
         self._describing = guard.wrap(self._layers, "activations", {})
         self._taking = guard.wrap(self._take)
+        self._opening = guard.wrap(self._open)
+        self._guard = guard
+        self._region: MappedRegion | None = None
         self._places: list[Place] = []
-        self._remarks: dict[str, None] = {}
+        self._remarks: dict[str, None] = {} if memory is None else memory.remarks
 
     def listen(self, function: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[Callable[..., Any], compat.Done]:
         """Is told before a function is differentiated; see ``compat.Listener``."""
         layers = self._describing(primals)
         observed = self._activations.observed(function, layers) if layers else function
         return observed, lambda value, gradients: self._taking(primals, value, gradients)
+
+    def enter(
+        self, args: Sequence[Any], specs: Sequence[PartitionSpec], axes: dict[str, int], checked: bool
+    ) -> MappedRegion | None:
+        """Is told when a ``shard_map`` is called; see ``compat_mapped.Opener``."""
+        region: MappedRegion | None = self._opening(args, specs, axes, checked)
+        return region
+
+    def _open(
+        self, args: Sequence[Any], specs: Sequence[PartitionSpec], axes: dict[str, int], checked: bool
+    ) -> MappedRegion | None:
+        if self._region is not None and self._region.inside:
+            return None
+        kinds = compat.between(compat.current_trace(), self.trace)
+        if kinds is None or {"grad", "jvp", "vmap"} & set(kinds):
+            return None
+
+        def found(tree: Any, gradients: Sequence[Leaf], value: Any) -> None:
+            for shards in sorted({leaf.shards for leaf in gradients}):
+                alike = [leaf for leaf in gradients if leaf.shards == shards]
+                place = self._describe(tree, [(leaf.path, leaf.parameter, leaf.gradient) for leaf in alike])
+                if place is not None:
+                    place.mapped, place.shards = True, shards
+                    self._record(place, kinds, jnp.mean(value))
+                    self._remarks.update({remarks.APART: None} if shards > 1 else {})
+
+        wrap = self._guard.wrap
+        return MappedRegion(args, specs, axes, checked=checked, guard=wrap, begun=self._begin, found=found)
+
+    def _begin(self, region: MappedRegion) -> None:
+        self._region = region
 
     def _layers(self, primals: tuple[Any, ...]) -> dict[int, str]:
         """Returns the layers whose activations can be read, by the ids of their arrays."""
@@ -111,17 +155,26 @@ class Collector:
         return {id(array): layer for array, layer in found if self._wishes.watches(layer)}
 
     def _take(self, primals: tuple[Any, ...], value: Any, gradients: Any) -> None:
-        kinds = compat.between(compat.current_trace(), self.trace)
-        if compat.manual_axes():
+        tree, cotangents = (primals[0], gradients[0]) if len(primals) == 1 else (primals, gradients)
+        mapped = compat.manual_axes()
+        around = self._region.trace if mapped and self._region is not None else self.trace
+        kinds = compat.between(compat.current_trace(), around)
+        if {"grad", "jvp"} & set(kinds or ()):
+            return  # a gradient within what is differentiated again is no gradient of the step
+        if mapped and kinds == [] and self._region is not None:
+            self._region.take(tree, value, cotangents)
+            return
+        if mapped:
             self._remarks[remarks.MANUAL] = None
             return
-        if kinds is None or {"grad", "jvp"} & set(kinds):
-            return  # a gradient within what is differentiated again is no gradient of the step
+        if kinds is None:
+            return
         if "vmap" in kinds:
             self._remarks[remarks.PER_EXAMPLE] = None
             return
-        place = self._describe(primals, gradients)
-        if place is not None and "gradient" in self._wishes.signals:
+        pairs = zip(leaves(tree), jax.tree.leaves(cotangents), strict=True)
+        place = self._describe(tree, [(path, array, cotangent) for (path, array), cotangent in pairs])
+        if place is not None:
             self._record(place, kinds, value)
 
     def finish(self, before: dict[Path, Any], arguments: Any, result: Any) -> Captured:
@@ -153,16 +206,15 @@ class Collector:
         activations = {signal: _joined(found) for signal, found in self._activations.rows().items()}
         return Captured(layout, tuple(self._read(place) for place in places), update, weight, activations)
 
-    def _describe(self, primals: tuple[Any, ...], gradients: Any) -> Place | None:
-        tree, cotangents = (primals[0], gradients[0]) if len(primals) == 1 else (primals, gradients)
+    def _describe(self, tree: Any, pairs: Iterable[tuple[Path, Any, Any]]) -> Place | None:
         root = root_name(tree)
         found = [
             (path, array, cotangent, parameter(path, array, root))
-            for (path, array), cotangent in zip(leaves(tree), jax.tree.leaves(cotangents), strict=True)
+            for path, array, cotangent in pairs
             if jnp.issubdtype(cotangent.dtype, jnp.floating) and cotangent.size
         ]
         found = [leaf for leaf in found if self._wishes.watches(leaf[3].layer)]
-        if not found:
+        if not found or "gradient" not in self._wishes.signals:
             return None
         used = equations.order_of_use([leaf[1] for leaf in found])
         rest = sorted(set(range(len(found))) - set(used), key=lambda i: natural(found[i][3].name))
@@ -172,6 +224,9 @@ class Collector:
     def _record(self, place: Place, kinds: list[str], value: Any) -> None:
         loss = value.astype(jnp.float32) if jnp.ndim(value) == 0 else None
         place.nested = bool(kinds)
+        if place.nested and self._memory is not None and not self._memory.reachable:
+            self._remarks[remarks.UNREACHABLE] = None
+            return
         rows = self._rows(place)
         if not kinds:
             place.ring = Ring(rows, loss)
@@ -200,7 +255,8 @@ class Collector:
     def _rows(self, place: Place) -> Rows:
         compute = gradient_rows if self._memory is None or place.nested else compiled_gradient_rows
         plan = self._nested_plan() if place.nested else self._plan
-        return compute(place.gradients, plan, always=self._wishes.always, grouped=self._grouped)
+        grouped = self._grouped and not place.mapped
+        return compute(place.gradients, plan, always=self._wishes.always, grouped=grouped)
 
     def _nested_plan(self) -> Any:
         if self._memory is None:
@@ -213,12 +269,12 @@ class Collector:
     def _gradients(self, place: Place, parameters: list[Parameter]) -> Gradients:
         """Tells how many steps one call makes at a place: several in a loop that carries the parameters."""
         if not place.carried:
-            return Gradients(tuple(parameters), place.kept, pooled=place.nested)
+            return Gradients(tuple(parameters), place.kept, pooled=place.nested, shards=place.shards)
         assert place.ring is not None
         length = equations.times_written(place.ring.count) if self._memory is None else None
         if length is None:
             self._remarks[remarks.UNKNOWN_LENGTH] = None
-        return Gradients(tuple(parameters), place.kept, length or 1)
+        return Gradients(tuple(parameters), place.kept, length or 1, shards=place.shards)
 
     def _parameters(
         self, trained: Trained | None, before: dict[Path, Any], after: dict[Path, Any]

@@ -76,13 +76,16 @@ class GradientPart:
         if not slots:
             return None
         if not self.place.kept:
-            return "unscaled", statistics(self.ring.rows, self.sizes, full=self.full)
+            return self._stage(1), statistics(self.ring.rows, self.sizes, full=self.full)
         host = jax.tree.map(np.asarray, self.ring.rows)
         parts = [statistics(jax.tree.map(lambda x: x[i], host), self.sizes, full=self.full) for i in slots]  # noqa: B023
         joined = parts[0]
         for part in parts[1:]:
             joined = merge(joined, part)
-        return MICRO if len(slots) > 1 else "unscaled", joined
+        return self._stage(len(slots)), joined
+
+    def _stage(self, rows: int) -> str:
+        return MICRO if rows * self.place.shards > 1 else "unscaled"
 
 
 @dataclass(slots=True)

@@ -9,8 +9,20 @@ PER_EXAMPLE: Final = (
     "training; take the gradient of the mean loss to have it recorded"
 )
 MANUAL: Final = (
-    "gradients are taken inside shard_map or pmap and were not recorded, because nothing else can leave it; take them "
-    "in a jit over sharded arrays to have them recorded"
+    "gradients are taken inside pmap, or in a loop or a jit inside shard_map, and were not recorded, because nothing "
+    "else can leave it; put gradwatch_jax.optax_ring() at the head of the optimizer's chain to have them recorded"
+)
+APART: Final = (
+    "gradients differ between the shards of a shard_map and no psum or pmean of them was found, so those of all shards "
+    "were recorded together; if all are to apply the same gradient, take jax.lax.pmean of it, in a step under jax.jit"
+)
+PMAP: Final = (
+    "the step was made by jax.pmap, which nothing else can leave, so it runs unwatched; use jax.jit over a "
+    "jax.shard_map in its place, or put gradwatch_jax.optax_ring() at the head of the optimizer's chain and watch that"
+)
+UNREACHABLE: Final = (
+    "gradients are taken in a compiled function inside a step that is not compiled itself, and were not recorded, "
+    "because there is more than one device; put jax.jit around the whole step, below @gradwatch.watch"
 )
 UNKNOWN_LENGTH: Final = (
     "gradients are taken in a loop whose length is not known when it is compiled; of each call only the last one was "

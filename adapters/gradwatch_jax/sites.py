@@ -46,7 +46,7 @@ class SiteIds:
             return self._known[layout]
         trained = layout.trained.parameters if layout.trained is not None else ()
         ids = Sites(
-            tuple(self._add("gradient", place.parameters) for place in layout.gradients),
+            tuple(self._add("gradient", place.parameters, place.shards) for place in layout.gradients),
             {signal: self._add(signal, trained) for signal in ("update", "weight")},
             {signal: self._add_layers(signal, taps) for signal, taps in layout.activations.items()},
         )
@@ -61,10 +61,10 @@ class SiteIds:
         ids = [self._table.add(site) for site in sites]
         return np.array(ids, dtype=np.uint32), np.array([tap.size for tap in found], dtype=np.int64)
 
-    def _add(self, signal: str, parameters: Iterable[Parameter]) -> Ids:
+    def _add(self, signal: str, parameters: Iterable[Parameter], shards: int = 1) -> Ids:
         found = list(parameters)
         ids = [self._table.add(_site(signal, parameter, self._optimizer)) for parameter in found]
-        return np.array(ids, dtype=np.uint32), np.array([p.size for p in found], dtype=np.int64)
+        return np.array(ids, dtype=np.uint32), np.array([p.size * shards for p in found], dtype=np.int64)
 
 
 _MOST_LAYOUTS: Final = 64

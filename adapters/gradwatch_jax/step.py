@@ -15,7 +15,7 @@ from gradwatch.errors import GradwatchError
 from gradwatch.guard import log
 from gradwatch.plugins import Session
 from gradwatch.schedule import Plan, Schedule
-from gradwatch_jax import compat, flags, pairing, remarks
+from gradwatch_jax import compat, compat_mapped, flags, pairing, remarks
 from gradwatch_jax.captured import Captured, Layout
 from gradwatch_jax.collector import Collector, Memory, Wishes
 from gradwatch_jax.feedback import Feedback
@@ -48,7 +48,7 @@ class WatchedStep:
         self._memory: Memory | None = None
         self._context = next(_traces)
         self._trained_layout: Layout | None = None
-        self._stopped = False
+        self._stopped = compat_mapped.is_pmapped(function)
         self._said: set[str] = set()
         self._sharded = False
         self._ended = 0
@@ -61,6 +61,8 @@ class WatchedStep:
         if instrumented is None:
             self._memory = Memory()
         self._run = instrumented or self._run_plain
+        if self._stopped:
+            self._say(remarks.PMAP)
 
     def stop(self) -> None:
         """Lets the step run as it was."""
@@ -94,7 +96,10 @@ class WatchedStep:
             if self._feedback.decided and not self._feedback.confirmed:
                 self._say(remarks.NOT_FED_BACK)
         if self._ended == 0:
-            self._sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves((args, kwargs)))
+            arrays = jax.tree.leaves((args, kwargs))
+            self._sharded = any(_is_sharded(leaf) for leaf in arrays)
+            if self._memory is not None:
+                self._memory.reachable = jax.device_count() == 1 and all(_is_at_home(leaf) for leaf in arrays)
         return np.asarray(flags.encode(self._plan))
 
     def _observe(
@@ -105,7 +110,8 @@ class WatchedStep:
         collector = Collector(self._wishes, plan, guard, grouped=not self._sharded, memory=self._memory)
         before = pairing.arrays((args, kwargs))
         context = next(_traces) if self._memory is None else self._context
-        with compat.listening(collector.listen), compat.fresh_context(context):
+        opened = compat_mapped.opening(collector.enter)
+        with compat.listening(collector.listen), opened, compat.fresh_context(context):
             result = function(*args, **kwargs)
         captured = self._finish(collector, before, (args, kwargs), result)
         return result, captured if captured is not None else Captured(Layout())
@@ -180,6 +186,10 @@ def _common_schedule(session: Session) -> Schedule:
 
 def _is_sharded(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+
+
+def _is_at_home(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.Array) or leaf.sharding.device_set == set(jax.devices())
 
 
 def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
