@@ -62,6 +62,9 @@ class Site:
         status: "trained" (in the optimizer), "frozen" (requires no gradient), "missing" (requires one but is in no
             optimizer) or "foreign" (in the optimizer but not in the model).
         aliases: other names of a tied parameter.
+        fan_in: how many weights each output of the layer sums over, which is numel over the output channels, strides
+            left out, and 1 where rows are looked up; only the adapter knows which axis the outputs are. None where it
+            is not known: then the first axis counts as the outputs.
     """
 
     signal: str
@@ -74,6 +77,7 @@ class Site:
     optimizer: str = ""
     status: str = "trained"
     aliases: tuple[str, ...] = ()
+    fan_in: int | None = None
 
     @property
     def parameter(self) -> str | None:

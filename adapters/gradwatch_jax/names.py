@@ -9,6 +9,8 @@ from typing import Any, Final
 import jax
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from gradwatch_jax.fans import fan_in
+
 Path = tuple[Any, ...]
 
 _WRAPPED: Final = re.compile(r"^states\.\d+\.")
@@ -29,6 +31,7 @@ class Parameter:
         layer: the path without the last part.
         role: one of ``gradwatch.record.ROLES``.
         shape, dtype, size: of the array; size in elements.
+        fan_in: that of a site, see ``gradwatch.record.Site``.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Parameter:
     shape: tuple[int, ...]
     dtype: str
     size: int
+    fan_in: int | None = None
 
 
 def parameter(path: Path, array: Any, root: str = "") -> Parameter:
@@ -45,7 +49,8 @@ def parameter(path: Path, array: Any, root: str = "") -> Parameter:
     layer, _, own = name.rpartition(".")
     layer = layer or root or name or "parameter"
     shape = tuple(array.shape)
-    return Parameter(name or own or layer, layer, _role(layer, own, shape), shape, str(array.dtype), int(array.size))
+    role, inputs = _role(layer, own, shape), fan_in(layer, own, shape)
+    return Parameter(name or own or layer, layer, role, shape, str(array.dtype), int(array.size), inputs)
 
 
 def dotted(path: Path) -> str:

@@ -218,7 +218,8 @@ class RingAdapter:
         known = self._session.sites.find(signal, p.name)
         taken = known is not None and self._session.sites[known].optimizer != optimizer
         front = f"{optimizer}." if taken and optimizer else ""
-        return Site(signal, front + p.name, front + p.layer, p.role, p.shape, p.size, p.dtype, optimizer)
+        name, layer = front + p.name, front + p.layer
+        return Site(signal, name, layer, p.role, p.shape, p.size, p.dtype, optimizer, fan_in=p.fan_in)
 
     def _drain(self, opt_state: Any, scalars: Mapping[str, Any]) -> None:
         session = self._session

@@ -72,4 +72,4 @@ _MOST_LAYOUTS: Final = 64
 
 def _site(signal: str, parameter: Parameter, optimizer: str) -> Site:
     p = parameter
-    return Site(signal, p.name, p.layer, p.role, p.shape, p.size, p.dtype, optimizer)
+    return Site(signal, p.name, p.layer, p.role, p.shape, p.size, p.dtype, optimizer, fan_in=p.fan_in)

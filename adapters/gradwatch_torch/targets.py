@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from gradwatch.errors import GradwatchError
 from gradwatch.record import Site
+from gradwatch_torch.fans import fan_in
 from gradwatch_torch.wrappers import unwrap
 
 
@@ -25,6 +26,7 @@ class Parameter:
     layer: str
     role: str
     aliases: tuple[str, ...]
+    fan_in: int | None = None
 
 
 def claims(targets: Sequence[Any]) -> bool:
@@ -81,10 +83,7 @@ def parameters(named: Mapping[str, nn.Module]) -> list[Parameter]:
     if not owners:
         kinds = ", ".join(type(model).__name__ for model in named.values())
         raise GradwatchError(f"the model {kinds} has no parameters, so there are no gradients to watch.")
-    return [
-        Parameter(tensor, names[key][0], layer, _role(tensor, names[key][0], module), tuple(names[key][1:]))
-        for key, (tensor, layer, module) in owners.items()
-    ]
+    return [_described(tensor, names[key], layer, module) for key, (tensor, layer, module) in owners.items()]
 
 
 def layer_name(path: str, module: nn.Module) -> str:
@@ -106,6 +105,7 @@ def site(signal: str, parameter: Parameter, optimizer: str, status: str) -> Site
         optimizer,
         status,
         parameter.aliases,
+        parameter.fan_in,
     )
 
 
@@ -139,6 +139,11 @@ def _free_name(name: str, taken: Mapping[str, Any]) -> str:
     if name not in taken:
         return name
     return next(f"{name}-{i}" for i in itertools.count(2) if f"{name}-{i}" not in taken)
+
+
+def _described(tensor: nn.Parameter, names: Sequence[str], layer: str, module: nn.Module) -> Parameter:
+    name, *aliases = names
+    return Parameter(tensor, name, layer, _role(tensor, name, module), tuple(aliases), fan_in(tensor, module))
 
 
 def _role(tensor: torch.Tensor, name: str, module: nn.Module) -> str:

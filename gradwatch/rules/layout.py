@@ -31,8 +31,8 @@ class Layout:
         layers: names, l of them.
         layer_of: the layer of each parameter, shape [p].
         numel: shape [p].
-        initial_rms: 1 / sqrt(3 fan_in), the weight rms of the common uniform initialisation; a floor under the size
-            of weights that start at 0, shape [p].
+        initial_rms: 1 / sqrt(3 fan_in), the weight rms of the common initialisation, uniform within 1 / sqrt(fan_in);
+            a floor under the size of weights that start at 0, shape [p].
         trained: parameters in an optimizer, shape [p].
         missing: parameters that require a gradient but are in no optimizer, shape [p].
         matrix: trained weights of two or more dimensions, the only ones in depth and ratio rules, shape [p].
@@ -105,7 +105,7 @@ def lay_out(table: SiteTable) -> Layout:
 def _parameter_columns(owned: tuple[Site, ...], layers: dict[str, int]) -> dict[str, Any]:
     status = np.array([site.status for site in owned])
     numel = np.array([site.numel for site in owned], dtype=np.int64)
-    fan_out = np.array([site.shape[0] if site.shape else 1 for site in owned], dtype=np.int64)
+    fan_in = np.array([_fan_in(site) for site in owned], dtype=np.float64)
     role = np.array([site.role == "weight" for site in owned], dtype=np.bool_)
     flat = np.array([len(site.shape) < 2 for site in owned], dtype=np.bool_)
     trained = status == "trained" if len(owned) else np.zeros(0, dtype=np.bool_)
@@ -113,12 +113,19 @@ def _parameter_columns(owned: tuple[Site, ...], layers: dict[str, int]) -> dict[
     return {
         "layer_of": np.array([layers[site.layer] for site in owned], dtype=np.int64),
         "numel": numel,
-        "initial_rms": np.sqrt(np.maximum(fan_out, 1) / (3.0 * np.maximum(numel, 1))),
+        "initial_rms": 1 / np.sqrt(3.0 * fan_in),
         "trained": trained,
         "missing": missing,
         "matrix": trained & role & ~flat,
         "weight": (trained | missing) & role,
     }
+
+
+def _fan_in(site: Site) -> float:
+    """Returns the weights that an output sums over; where the adapter does not know, the first axis is the outputs."""
+    if site.fan_in is not None:
+        return site.fan_in
+    return max(site.numel, 1) / max(site.shape[0] if site.shape else 1, 1)
 
 
 def _chain(depth: Index, layer_of: Index, matrix: Mask, numel: Index) -> tuple[Index, Index]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +57,7 @@ def _encode(table: SiteTable) -> bytes:
     columns = {
         "site": arrays.primitive(np.arange(len(sites)), pa.uint32()),
         "numel": arrays.primitive(np.array([site.numel for site in sites]), pa.uint64()),
+        "fan_in": _fan_in(sites),
         **{name: arrays.texts([_text(site, name) for site in sites]) for name in _TEXTS},
     }
     metadata = {
@@ -101,15 +102,31 @@ def _parsed(data: bytes) -> pa.Table:
 def _table_of(parsed: pa.Table) -> SiteTable:
     metadata = parsed.schema.metadata or {}
     texts = {name: _texts_of(parsed.column(name)) for name in _TEXTS}
-    numel = parsed.column("numel").to_pylist()
+    numel, fan_in = parsed.column("numel").to_pylist(), _known_fan_in(parsed)
     table = SiteTable(optimizers=_names(metadata[_OPTIMIZERS]), order=_names(metadata[_ORDER]))
     for i in range(parsed.num_rows):
         plain = {name: texts[name](i) for name in _TEXTS[:-2]}
         shape = tuple(int(size) for size in json.loads(texts["shape"](i)))
         aliases = tuple(str(alias) for alias in json.loads(texts["aliases"](i)))
-        if table.add(Site(**plain, shape=shape, numel=int(numel[i]), aliases=aliases)) != i:
+        site = Site(**plain, shape=shape, numel=int(numel[i]), aliases=aliases, fan_in=fan_in[i])
+        if table.add(site) != i:
             raise ValueError("a site stands in it twice")
     return table
+
+
+def _fan_in(sites: Sequence[Site]) -> pa.Array:
+    known = np.array([site.fan_in is not None for site in sites], dtype=np.bool_)
+    return arrays.primitive(np.array([site.fan_in or 0 for site in sites], dtype=np.uint64), pa.uint64(), known)
+
+
+def _known_fan_in(parsed: pa.Table) -> list[int | None]:
+    """Returns the column, null throughout for a file of a release that had none."""
+    if "fan_in" not in parsed.column_names:
+        return [None] * parsed.num_rows
+    values = [None if value is None else int(value) for value in parsed.column("fan_in").to_pylist()]
+    if any(value is not None and value < 1 for value in values):
+        raise ValueError("a fan-in is below 1")
+    return values
 
 
 def _texts_of(column: pa.ChunkedArray) -> Callable[[int], str]:

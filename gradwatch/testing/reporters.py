@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gradwatch.analyze import analyze
 from gradwatch.examples.synthetic import SyntheticRun
@@ -70,7 +71,7 @@ def _hostile() -> Recording:
 
 def _renamed(site: Site, layer: str) -> Site:
     name = site.name.replace(site.layer, layer)
-    return Site(site.signal, name, layer, site.role, site.shape, site.numel, site.dtype, site.optimizer, site.status)
+    return replace(site, name=name, layer=layer)
 
 
 def _fingerprint(recording: Recording) -> list[bytes]:

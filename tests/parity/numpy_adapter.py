@@ -97,4 +97,5 @@ def _site(signal: str, name: str, array: Array) -> Site:
     if signal.startswith("activation"):
         return Site(signal, name, name.removesuffix(":input"), role="Affine")
     layer, _, role = name.rpartition(".")
-    return Site(signal, name, layer, role, array.shape, array.size)
+    fan_in = array.shape[0] if array.ndim > 1 else None
+    return Site(signal, name, layer, role, array.shape, array.size, fan_in=fan_in)
