@@ -17,13 +17,27 @@ START: Final = 10
 RECENT: Final = 32
 SETTLED: Final = 30
 ALIVE: Final = 1e-5
+LEARNS: Final = 0.02
+EXCESS: Final = 0.1
+"""By how much a loss has to fall to count as learning, and by how much the output layer alone brings it down within the
+first steps, which is no learning yet: before, logits of variance v over K classes cost v/2 (1 - 1/K) more than a
+constant guess, which costs log K (second order of log-sum-exp). A tenth is v = 1/2 at K = 10."""
 
 
 class Series:
-    """A scalar over the run in little room: its first ``START`` finite values, its last ``RECENT``, its extremes."""
+    """A scalar over the run in little room.
+
+    Attributes:
+        first: its first ``START`` finite values.
+        settled: the ``START`` values before the one of number ``SETTLED``.
+        recent: its last ``RECENT``.
+        count: of all finite values.
+        highest, lowest: of all.
+    """
 
     def __init__(self) -> None:
         self.first: list[float] = []
+        self.settled: list[float] = []
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.count = 0
         self.highest = -np.inf
@@ -36,6 +50,8 @@ class Series:
         self.count += 1
         if len(self.first) < START:
             self.first.append(value)
+        elif SETTLED - START < self.count <= SETTLED:
+            self.settled.append(value)
         self.recent.append(value)
         self.highest = max(self.highest, value)
         self.lowest = min(self.lowest, value)
@@ -131,10 +147,24 @@ class History:
         return self.norm.now() < 3 * self.norm.start() and self._slowest > ALIVE
 
     def loss_change(self) -> float | None:
-        """Returns the loss now over the loss at the start, minus 1, or None when the loss is unknown or 0 there."""
+        """Returns what the loss gained since the start, in units of its size there; None when unknown or 0 there."""
         if self.loss.count < 2 * START or self.loss.start() == 0:
             return None
-        return self.loss.now() / self.loss.start() - 1
+        return (self.loss.now() - self.loss.start()) / abs(self.loss.start())
+
+    def loss_is_flat(self) -> bool:
+        """Tells whether a logged loss has not improved by ``LEARNS``.
+
+        Either since the start, after ``SETTLED`` steps; or, after twice as many, since steps 20 to 29 (``SETTLED``
+        less ``START``), when what it fell before is no more than ``EXCESS``.
+        """
+        change, loss = self.loss_change(), self.loss
+        if change is None or loss.count < SETTLED:
+            return False
+        if change > -LEARNS:
+            return True
+        fallen = (float(np.median(loss.settled)) - loss.now()) / abs(loss.start())
+        return loss.count >= 2 * SETTLED and change > -EXCESS and fallen < LEARNS
 
     def _ratio(self, view: StepView) -> Float | None:
         before, self._weight = self._weight, self._next_weight(view)

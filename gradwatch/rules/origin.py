@@ -7,60 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from gradwatch.rules.classes import suspect
 from gradwatch.rules.layout import Mask
 from gradwatch.rules.rule import at_start, called, in_depth_order, listing, number
 from gradwatch.rules.view import Rows, StepView
-
-_SAFE: Final = frozenset(
-    [
-        "AdaptiveAvgPool1d",
-        "AdaptiveAvgPool2d",
-        "AvgPool1d",
-        "AvgPool2d",
-        "BatchNorm1d",
-        "BatchNorm2d",
-        "BatchNorm3d",
-        "Conv",
-        "Conv1d",
-        "Conv2d",
-        "Conv3d",
-        "Dense",
-        "Dropout",
-        "Dropout1d",
-        "Dropout2d",
-        "ELU",
-        "Embed",
-        "Embedding",
-        "Flatten",
-        "GELU",
-        "GRU",
-        "GroupNorm",
-        "Hardswish",
-        "Identity",
-        "LSTM",
-        "LayerNorm",
-        "LeakyReLU",
-        "Linear",
-        "MaxPool1d",
-        "MaxPool2d",
-        "Mish",
-        "MultiheadAttention",
-        "PReLU",
-        "RMSNorm",
-        "RNN",
-        "ReLU",
-        "ReLU6",
-        "SELU",
-        "SiLU",
-        "Sigmoid",
-        "Softmax",
-        "LogSoftmax",
-        "Softplus",
-        "Tanh",
-        "Unflatten",
-    ]
-)
-"""Classes that make no non-finite number of ordinary finite input: between two suspects the other one is named."""
 
 _ADVICE: Final = (
     "Guard operations that fail at 0 (log, sqrt, division, norm, power): clamp the argument or add a small epsilon "
@@ -186,7 +136,7 @@ def _backward(view: StepView, order: list[int], deltas: Rows) -> Origin:
     known = inner is not None and inner.n[culprit] > 0
     clean = inner is not None and known and inner.bad[culprit] == 0
     # A plain layer does not fail: then the operation between the two does, which belongs to the lower one's block.
-    if nearest is not None and (clean or (not known and not _suspect(view.layout.class_of[culprit]))):
+    if nearest is not None and (clean or (not known and not suspect(view.layout.class_of[culprit]))):
         culprit = nearest
     name = called(view.layout.layers[culprit])
     bad = np.flatnonzero(deltas.bad)
@@ -228,9 +178,9 @@ def _between_gradients(view: StepView) -> Origin:
         return _everywhere(view, bad, unknown)
     following = min(above, key=lambda layer: places[layer])
     between = ranked[places[nearest] + 1 : places[following]]
-    culprit = next((i for i in between if _suspect(layout.class_of[i])), None)
+    culprit = next((i for i in between if suspect(layout.class_of[i])), None)
     if culprit is None:
-        culprit = following if _suspect(layout.class_of[following]) else nearest
+        culprit = following if suspect(layout.class_of[following]) else nearest
     name = called(layout.layers[culprit])
     lower, upper = called(layout.layers[nearest]), called(layout.layers[following])
     return Origin(
@@ -250,7 +200,7 @@ def _between_gradients(view: StepView) -> Origin:
 
 def _everywhere(view: StepView, bad: set[int], unknown: str) -> Origin:
     layout = view.layout
-    suspects = [i for i in layout.depth.tolist() if layout.class_of[i] and _suspect(layout.class_of[i])]
+    suspects = [i for i in layout.depth.tolist() if suspect(layout.class_of[i])]
     culprit = suspects[0] if len(suspects) == 1 else None
     name = None if culprit is None else called(layout.layers[culprit])
     what = "loss" if view.loss is not None and not np.isfinite(view.loss) else "gradient"
@@ -296,10 +246,6 @@ def _last_bad(order: list[int], rows: Rows) -> int | None:
 
 def _layers(view: StepView, parameters: Mask) -> set[int]:
     return {int(i) for i in view.layout.layer_of[parameters]}
-
-
-def _suspect(class_name: str) -> bool:
-    return class_name not in _SAFE
 
 
 def _rms(rows: Rows, at: int) -> str:

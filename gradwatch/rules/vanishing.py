@@ -44,11 +44,11 @@ class Vanishing:
     quarter next to the output; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
     ``TREND_DROP`` in all, with Kendall's tau above ``TAU``. Key 2, in the layers that lie ``TREND_DROP`` below the
     top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a drop beyond ``ABYSS``; or a
-    logged loss that did not improve by 2 % over 30 steps or more. Both on 5 of 8 samples, while the global norm has
-    not converged.
+    logged loss that is flat (``History.loss_is_flat``). Both on 5 of 8 samples, while the global norm has not
+    converged.
     Also: gradients that were there and became exactly 0 (``extinct.py``).
     Severity: notice for key 1 alone or when it passed; warning; critical when gradients are exactly 0, or the logged
-    loss improved by less than 2 %.
+    loss is flat.
     Sources: Glorot and Bengio 2010, He et al. 2015, Schoenholz et al. 2017; thresholds calibrated on plain, residual,
     normalised and recurrent nets.
     Advice: activation and initialisation, then normalisation or residual connections.
@@ -104,17 +104,12 @@ class Vanishing:
         return None
 
     def _stuck(self, profile: Profile) -> bool:
-        if profile.top() - profile.bottom() > ABYSS or self._flat():
+        if profile.top() - profile.bottom() > ABYSS or self._history.loss_is_flat():
             return True
         affected = affected_layers(profile)
         ratio = _median(profile.ratio[affected])
         top = _median(profile.ratio[-max(1, len(affected) // 4) :])
         return ratio < RATIO and ratio < RELATIVE_RATIO * top
-
-    def _flat(self) -> bool:
-        """Tells whether a logged loss has not improved since the start."""
-        change = self._history.loss_change()
-        return change is not None and self._history.loss.count >= 30 and change > -0.02
 
     def _finding(self) -> Finding:
         both, history = self._both.ever, self._history
@@ -128,7 +123,7 @@ class Vanishing:
         place = _culprit(profile, int(affected[0]))
         names = in_depth_order(layout, profile.layers[affected], int(profile.layers[place]))
         change = history.loss_change()
-        flat = self._flat()
+        flat = self._history.loss_is_flat()
         confidence, reason = without_loss(history)
         if both and change is not None and not flat:
             confidence, reason = "medium", "the loss still improves"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.core.chain import Chain
+import numpy as np
+
+from gradwatch.analyze import analyze
+from gradwatch.record import Block, Site, SiteTable, StepRecord
+from gradwatch.recording import from_records
+from tests.core.chain import WIDTH, Chain, statistics
 
 NAN = float("nan")
 
@@ -50,6 +55,20 @@ def test_backward_origin_is_bracketed_by_gradients() -> None:
     finding = chain.analyze(records).findings[0]
     assert (finding.layer, finding.confidence) == ("fc3", "medium")
     assert finding.first_step == 3
+
+
+def test_layers_of_unknown_class_are_not_suspected() -> None:
+    """Where no class is known, the topmost layer with a bad gradient is named, not the one above it."""
+    sites = SiteTable(
+        Site("gradient", f"fc{i}.weight", f"fc{i}", shape=(WIDTH, WIDTH), numel=WIDTH**2) for i in range(3)
+    )
+    ids, numel = np.arange(3, dtype=np.uint32), np.full(3, WIDTH**2, dtype=np.int64)
+    records = [
+        StepRecord(step, blocks=(Block("gradient", ids, statistics(np.ones(3), numel, np.array(bad))),))
+        for step, bad in enumerate(([False] * 3, [True, False, False]))
+    ]
+    finding = analyze(from_records(records, sites)).findings[0]
+    assert (finding.kind, finding.layer, finding.first_step) == ("nonfinite", "fc0", 1)
 
 
 def test_masks_of_infinity_are_no_finding() -> None:

@@ -47,6 +47,23 @@ def test_small_gradients_that_still_move_the_weights_are_a_notice() -> None:
     assert [(f.kind, f.severity) for f in chain.analyze(records).findings] == [("vanishing", "notice")]
 
 
+@pytest.mark.parametrize(
+    ("lost", "slower", "severity"), [(0.05, 0.0, "critical"), (0.05, 1e-3, "warning"), (0.2, 0.0, "warning")]
+)
+def test_a_loss_that_only_settles_is_flat(lost: float, slower: float, severity: str) -> None:
+    """A twentieth that the output layer takes off the loss in the first steps is no learning; more, or later, is."""
+    chain = Chain(12)
+    for sign in (1, -1):
+        offset = 0.0 if sign > 0 else -4.6
+        losses = [offset + 2.3 * (1 + lost * max(0.0, 1 - step / 15)) - 2.3 * slower * step for step in range(80)]
+        records = [
+            chain.record(step, gradient=1e-2 * SLOPE, delta=1e-3 * SLOPE, update=1e-3 * SLOPE, loss=loss)
+            for step, loss in enumerate(losses)
+        ]
+        finding = chain.analyze(records).findings[0]
+        assert (finding.kind, finding.severity) == ("vanishing", severity)
+
+
 @pytest.mark.parametrize("drop", [0.0, 1.0, 2.0])
 def test_moderate_slopes_are_healthy(drop: float) -> None:
     """Up to two decades from the output to the input nothing is said."""

@@ -123,24 +123,25 @@ def test_layers_parameters_and_shapes_correspond(name: str) -> None:
             assert (weight.role, bias.role, bias.shape) == ("weight", "bias", (outputs,))
             first_is_output = weight.name.endswith(".weight") and name != ORACLE
             assert weight.shape == ((outputs, inputs) if first_is_output else (inputs, outputs))
+            assert (weight.fan_in, bias.fan_in) == (inputs, None)
             assert (weight.numel, weight.dtype, weight.status) == (inputs * outputs, "float32", "trained")
 
 
 @each
 def test_the_findings_agree(name: str) -> None:
-    """The healthy run has no finding of warning or above, the sigmoid net vanishes at its first layer from step 0."""
+    """The healthy run has no finding of warning or above; the sigmoid net vanishes at its first layer from step 0.
+
+    Its loss falls from 2.4 to log 10, that of a constant guess, within 10 steps, and stays there: it learns nothing.
+    """
     shallow, deep = trained(name, SHALLOW), trained(name, DEEP)
     assert serious(shallow, shallow.records[:HEALTHY_STEPS]) == []
-    assert serious(deep, deep.records) == [("vanishing", "warning", 0, 0)]
+    assert serious(deep, deep.records) == [("vanishing", "critical", 0, 0)]
 
 
 @pytest.mark.parametrize("step", PLANTED, ids=PLANTED.values())
 @each
-def test_nonfinite_numbers_are_found_alike(request: pytest.FixtureRequest, name: str, step: int) -> None:
+def test_nonfinite_numbers_are_found_alike(name: str, step: int) -> None:
     """Each plant is critical at its step: the first layer is named for a pixel, no layer for the loss itself."""
-    if step == HEALTHY_STEPS and "everything" in NULLS[name]["activation"]:
-        reason = "without activations the layer above is blamed: to origin._suspect a layer of unknown class is unsafe"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     run = trained(name, SHALLOW)
     culprit = 0 if step == HEALTHY_STEPS else None
     assert serious(run, [run.records[step]]) == [("nonfinite", "critical", culprit, step)]
@@ -158,11 +159,8 @@ def test_shares_of_a_large_layer_agree(name: str) -> None:
 
 
 @each
-def test_the_update_ratio_that_rules_judge_agrees(request: pytest.FixtureRequest, name: str) -> None:
+def test_the_update_ratio_that_rules_judge_agrees(name: str) -> None:
     """The ratio of update to weight has a floor at the initial size for the fan-in, however a weight is laid out."""
-    if name not in ("torch", "equinox"):
-        reason = "rules.layout takes a weight's first axis for its outputs; kernels have their inputs first"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     run, last = trained(name, DEEP), (DEEP.depth - 1, "weight")
     update, weight = (row(run, run.records[0], signal, last) for signal in ("update", "weight"))
     floor = 1 / np.sqrt(3 * DEEP.sizes[-2])
