@@ -3,5 +3,6 @@
 from gradwatch.testing.adapters import check_adapter
 from gradwatch.testing.reporters import check_reporter
 from gradwatch.testing.runs import assert_healthy, example_run
+from gradwatch.testing.sinks import MemorySink
 
-__all__ = ["assert_healthy", "check_adapter", "check_reporter", "example_run"]
+__all__ = ["MemorySink", "assert_healthy", "check_adapter", "check_reporter", "example_run"]

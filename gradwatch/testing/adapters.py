@@ -15,6 +15,7 @@ from gradwatch.recording import Recording, from_records
 from gradwatch.scalars import Scalars
 from gradwatch.schedule import Schedule
 from gradwatch.statistics import Statistics
+from gradwatch.testing.sinks import MemorySink
 
 _SLACK = 1 + 1e-5
 
@@ -35,7 +36,7 @@ def check_adapter(adapter: Adapter, targets: Sequence[Any], step: Callable[[], N
         AssertionError: with one sentence about what is wrong.
     """
     assert adapter.claims(*targets), "the adapter does not claim its own targets"
-    sink, sites = _Memory(), SiteTable(optimizers=())
+    sink, sites = MemorySink(), SiteTable(optimizers=())
     recorder = Recorder([sink], Guard())
     adapter.attach(Session(sites, Schedule(), recorder, Scalars(recorder), lambda _: True), *targets)
     for _ in range(steps):
@@ -51,26 +52,6 @@ def check_adapter(adapter: Adapter, targets: Sequence[Any], step: Callable[[], N
         for block in record.blocks:
             _check_block(block, f"step {record.step}, {block.signal}", sites)
     return from_records(sink.records, sites)
-
-
-class _Memory:
-    """A sink that keeps records."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def open(self) -> None:
-        """Has nothing to open."""
-
-    def __call__(self, record: StepRecord) -> None:
-        """Keeps the record."""
-        self.records.append(record)
-
-    def tick(self) -> None:
-        """Has nothing to do by time."""
-
-    def close(self) -> None:
-        """Has nothing to close."""
 
 
 def _check_counting(records: Sequence[StepRecord], steps: int) -> None:

@@ -15,16 +15,17 @@ from gradwatch.record import Block, Resolved, StepRecord
 from gradwatch.recorder import Recorder
 from gradwatch.scalars import Scalars
 from gradwatch.statistics import measure
+from gradwatch.testing import MemorySink
 
 
-@dataclass
-class Memory:
-    """A sink that keeps what it gets, and may take its time."""
+class Memory(MemorySink):
+    """One that may take its time, and notes what is called and on which thread."""
 
-    seconds: float = 0.0
-    records: list[StepRecord] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    threads: set[str] = field(default_factory=set)
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.calls: list[str] = []
+        self.threads: set[str] = set()
 
     def open(self) -> None:
         self.calls.append("open")
@@ -32,7 +33,7 @@ class Memory:
     def __call__(self, record: StepRecord) -> None:
         time.sleep(self.seconds)
         self.threads.add(threading.current_thread().name)
-        self.records.append(record)
+        super().__call__(record)
 
     def tick(self) -> None:
         self.calls.append("tick")

@@ -13,32 +13,14 @@ from gradwatch.recorder import Recorder
 from gradwatch.recording import Recording, from_records
 from gradwatch.scalars import Scalars
 from gradwatch.schedule import Schedule
+from gradwatch.testing import MemorySink
 from gradwatch_jax import JaxAdapter
-
-
-class Memory:
-    """A sink that keeps records."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def open(self) -> None:
-        pass
-
-    def __call__(self, record: StepRecord) -> None:
-        self.records.append(record)
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Captured:
     """What was captured; ``recording`` is complete once the capture has ended."""
 
-    def __init__(self, session: Session, memory: Memory, notes: list[str], step: Callable[..., Any]) -> None:
+    def __init__(self, session: Session, memory: MemorySink, notes: list[str], step: Callable[..., Any]) -> None:
         self.session = session
         self.memory = memory
         self.notes = notes
@@ -72,7 +54,7 @@ def capture(
     step: Callable[..., Any], layers: Callable[[str], bool] = lambda _: True, **options: Any
 ) -> Iterator[Captured]:
     """Watches a train step into memory; call ``captured.step`` in its place."""
-    memory, guard, notes = Memory(), Guard(), []  # type: ignore[var-annotated]
+    memory, guard, notes = MemorySink(), Guard(), []  # type: ignore[var-annotated]
     recorder = Recorder([memory], guard)
     session = Session(
         SiteTable(optimizers=()), Schedule(**options), recorder, Scalars(recorder), layers, note=notes.append

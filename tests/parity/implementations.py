@@ -25,9 +25,9 @@ from gradwatch.record import SiteTable, StepRecord
 from gradwatch.recorder import Recorder
 from gradwatch.scalars import Scalars
 from gradwatch.schedule import Schedule
+from gradwatch.testing import MemorySink
 from gradwatch_jax import JaxAdapter
 from gradwatch_torch import TorchAdapter
-from tests.jax.capturing import Memory
 from tests.parity.numpy_adapter import NumpyAdapter
 from tests.parity.numpy_network import Descent
 from tests.parity.problem import Batch, Problem, initial_weights, phases
@@ -53,7 +53,7 @@ class Run:
 @contextmanager
 def watching(adapter: Adapter, target: tuple[Any, ...], layers: tuple[str, ...]) -> Iterator[Run]:
     """Captures into memory by the default schedule."""
-    memory, sites = Memory(), SiteTable(optimizers=())
+    memory, sites = MemorySink(), SiteTable(optimizers=())
     recorder = Recorder([memory], Guard())
     run = Run(sites, layers, memory.records)
     adapter.attach(

@@ -13,32 +13,14 @@ from gradwatch.recorder import Recorder
 from gradwatch.recording import Recording, from_records
 from gradwatch.scalars import Scalars
 from gradwatch.schedule import Schedule
+from gradwatch.testing import MemorySink
 from gradwatch_torch import TorchAdapter
-
-
-class Memory:
-    """A sink that keeps records."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def open(self) -> None:
-        pass
-
-    def __call__(self, record: StepRecord) -> None:
-        self.records.append(record)
-
-    def tick(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Captured:
     """What was captured; ``recording`` is complete once the capture has ended."""
 
-    def __init__(self, session: Session, memory: Memory, adapter: TorchAdapter) -> None:
+    def __init__(self, session: Session, memory: MemorySink, adapter: TorchAdapter) -> None:
         self.session = session
         self.memory = memory
         self.adapter = adapter
@@ -65,7 +47,7 @@ class Captured:
 @contextmanager
 def capture(*targets: Any, layers: Callable[[str], bool] = lambda _: True, **options: Any) -> Iterator[Captured]:
     """Watches torch objects into memory."""
-    memory, guard = Memory(), Guard()
+    memory, guard = MemorySink(), Guard()
     world = options.pop("world", (0, 1))
     schedule = Schedule(**options)
     recorder = Recorder([memory], guard)
