@@ -6,6 +6,7 @@ from typing import Final
 
 from gradwatch.rules.disconnected import Disconnected
 from gradwatch.rules.exploding import Exploding
+from gradwatch.rules.frozen import Frozen
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.rule import Rule
 from gradwatch.rules.update_too_large import UpdateTooLarge
@@ -15,6 +16,7 @@ from gradwatch.rules.vanishing import Vanishing
 RULES: Final[tuple[type[Rule], ...]] = (
     NonFinite,
     Disconnected,
+    Frozen,
     Vanishing,
     Exploding,
     UpdateTooLarge,

@@ -17,6 +17,8 @@ START: Final = 10
 RECENT: Final = 32
 SETTLED: Final = 30
 ALIVE: Final = 1e-5
+HABIT: Final = 3
+"""Times the longest stretch of records at which nothing moved, beyond which the next one is no accumulation."""
 LEARNS: Final = 0.02
 EXCESS: Final = 0.1
 """By how much a loss has to fall to count as learning, and by how much the output layer alone brings it down within the
@@ -79,7 +81,10 @@ class History:
         learning_rate: the last values; ``highest`` is the peak.
         ratio: at a record with updates, rms(update) / max(rms(weight before the step), initial rms) of each parameter,
             shape [p], else None. Source of the ratio: the notes of Stanford CS231n, which give 1e-3 as usual. The floor
-            keeps weights that start at 0 from counting as moved without bound.
+            keeps weights that start at 0 from counting as moved without bound. None where nothing moved.
+        still: whether nothing moved at a record with updates: every one of them is exactly 0. So it is at the steps of
+            an optimizer that accumulates micro-batches on which it applies nothing.
+        moved_between: whether a weight changed since the record before with weights, though nothing moves at this one.
     """
 
     def __init__(self, sites: SiteTable) -> None:
@@ -97,6 +102,8 @@ class History:
         self.spoilt = False
         self._slowest = float("nan")
         self._weight: Float = np.zeros(0)
+        self.still = self.moved_between = False
+        self._still_run = self._longest_still = 0
 
     def current_layout(self) -> Layout:
         """Returns the layout of the site table as it is now."""
@@ -168,18 +175,30 @@ class History:
 
     def _ratio(self, view: StepView) -> Float | None:
         before, self._weight = self._weight, self._next_weight(view)
+        self.still = self.moved_between = False
         if view.update is None or view.skipped:
             return None
         moved = view.update.rms
-        floor = view.layout.initial_rms
-        after = view.weight.rms if view.weight is not None else np.full(len(moved), np.nan)
         known = np.full(len(moved), np.nan)
         known[: len(before)] = before
+        if not (view.update.absmax > 0).any() and not view.update.any_bad:
+            self._stand_still(known)
+            return None
+        self._longest_still, self._still_run = max(self._longest_still, self._still_run), 0
+        floor = view.layout.initial_rms
+        after = view.weight.rms if view.weight is not None else np.full(len(moved), np.nan)
         # Weights are read after the step: a large update would hide behind the weights it made.
         usual = np.where(moved < 0.5 * after, after, np.where(np.isfinite(known), known, floor))
         ratio: Float = moved / np.fmax(usual, floor)
         self._slowest = float(np.min(ratio[view.layout.matrix], initial=np.inf))
         return ratio
+
+    def _stand_still(self, before: Float) -> None:
+        self.still = True
+        self.moved_between = bool((np.isfinite(before) & (self._weight != before)).any())
+        self._still_run = 0 if self.moved_between else self._still_run + 1
+        if self._still_run > HABIT * self._longest_still:
+            self._slowest = 0.0
 
     def _next_weight(self, view: StepView) -> Float:
         return self._weight if view.weight is None else view.weight.rms

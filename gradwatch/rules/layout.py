@@ -17,6 +17,8 @@ Mask = npt.NDArray[np.bool_]
 
 INPUT: Final = ":input"
 NOWHERE: Final = -1
+_ROUNDING: Final = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
+"""Half a unit in the last place of 1, by format; float32 is the rest. Source: their fractions of 7, 10 and 52 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Layout:
         numel: shape [p].
         initial_rms: 1 / sqrt(3 fan_in), the weight rms of the common initialisation, uniform within 1 / sqrt(fan_in);
             a floor under the size of weights that start at 0, shape [p].
+        rounding: half a unit in the last place of 1 in the parameter's format, shape [p].
         trained: parameters in an optimizer, shape [p].
         missing: parameters that require a gradient but are in no optimizer, shape [p].
         matrix: trained weights of two or more dimensions, the only ones in depth and ratio rules, shape [p].
@@ -51,6 +54,7 @@ class Layout:
     layer_of: Index
     numel: Index
     initial_rms: Float
+    rounding: Float
     trained: Mask
     missing: Mask
     matrix: Mask
@@ -114,6 +118,7 @@ def _parameter_columns(owned: tuple[Site, ...], layers: dict[str, int]) -> dict[
         "layer_of": np.array([layers[site.layer] for site in owned], dtype=np.int64),
         "numel": numel,
         "initial_rms": 1 / np.sqrt(3.0 * fan_in),
+        "rounding": np.array([_ROUNDING.get(site.dtype, 2.0**-24) for site in owned], dtype=np.float64),
         "trained": trained,
         "missing": missing,
         "matrix": trained & role & ~flat,

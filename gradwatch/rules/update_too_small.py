@@ -24,7 +24,9 @@ class UpdateTooSmall:
     Formula: the largest update ratio u over all weight matrices is below ``RATIO`` on ``DENSE_SAMPLES`` consecutive
     samples, or on ``SAMPLES`` that span ``DENSE`` steps or more, while the gradient norm has not fallen to a hundredth
     of its start (convergence). Samples at which the learning rate moves below a hundredth of its peak do not count:
-    that is a warm-up or the tail of a decay.
+    that is a warm-up or the tail of a decay. Nor do those between two updates of an optimizer that accumulates: exact
+    zeros count if no weight changed since the sample before, and while the learning rate is not 0 only when they span
+    ``DENSE`` steps; updates that come after them show that it was an accumulation.
     Severity: warning.
     Source: half a unit in the last place of a float32 is 6e-8 of the value: smaller updates are lost in rounding.
     Plain gradient descent with a learning rate of 1e-4 moves healthy small nets by 2e-6 or more a step (calibrated).
@@ -45,23 +47,23 @@ class UpdateTooSmall:
 
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
-        ratio = self._history.ratio
-        if ratio is None or view.spoilt:
+        largest = self._largest_ratio(view)
+        if largest is None or view.spoilt or self._history.moved_between:
             return
         self._samples += 1
-        matrix = ratio[view.layout.matrix]
-        known = matrix[np.isfinite(matrix)]
-        largest = float(known.max()) if len(known) else np.inf
         rate = view.facts.get("learning_rate")
         decaying = self._decays(rate)
         self._rate = rate
         if largest >= RATIO or decaying or self._history.converged():
+            if largest >= RATIO and self._largest == 0:
+                self._found = None
             self._run = []
             return
         self._run.append(view.step)
         self._largest = max(largest, self._largest if len(self._run) > 1 else 0.0)
-        if len(self._run) >= DENSE_SAMPLES or (
-            len(self._run) >= SAMPLES and self._run[-1] - self._run[-SAMPLES] >= DENSE
+        accumulates = self._largest == 0 and rate != 0
+        if (len(self._run) >= DENSE_SAMPLES and not accumulates) or (
+            len(self._run) >= SAMPLES and self._run[-1] - self._run[0 if accumulates else -SAMPLES] >= DENSE
         ):
             first = self._found[0] if self._found is not None else self._run[0]
             self._found = (first, view.step, len(self._run))
@@ -73,6 +75,15 @@ class UpdateTooSmall:
     def not_applied(self) -> str | None:
         """Needs updates and weights."""
         return None if self._found is not None else too_few("update", self._samples, DENSE_SAMPLES)
+
+    def _largest_ratio(self, view: StepView) -> float | None:
+        """Returns the update ratio of the matrix that moves most; None for a record without updates."""
+        if self._history.still:
+            return 0.0
+        if self._history.ratio is None:
+            return None
+        matrix = self._history.ratio[view.layout.matrix]
+        return float(np.nanmax(matrix[np.isfinite(matrix)])) if np.isfinite(matrix).any() else np.inf
 
     def _decays(self, rate: float | None) -> bool:
         """Tells whether the learning rate is on its way up from, or down to, almost nothing."""

@@ -101,3 +101,45 @@ def test_after_the_run_is_lost_nothing_more_is_judged() -> None:
     lost = {signal: range(8) for signal in ("gradient", "update", "weight", "activation")}
     records += [chain.record(step, update=0.0, bad=lost, loss=NAN) for step in range(10, 60)]
     assert [finding.kind for finding in chain.analyze(records).findings] == ["nonfinite"]
+
+
+@pytest.mark.parametrize("every", [2, 4, 32])
+def test_accumulation_over_micro_batches_is_no_standstill(every: int) -> None:
+    """Updates on every k-th step alone are healthy, also where the sparse samples always meet the steps between."""
+    chain = Chain()
+    records = [
+        chain.record(
+            step,
+            update=1e-4 if step % every == every - 1 else 0.0,
+            weight=0.1 + 1e-5 * ((step + 1) // every),
+        )
+        for step in range(400)
+        if step < 64 or step % 32 == 0
+    ]
+    assert chain.analyze(records).findings == ()
+
+
+def test_updates_that_stop_for_good_are_too_small() -> None:
+    """Where no weight changes between sparse samples either, exact zeros are a standstill and not an accumulation."""
+    chain = Chain()
+    records = [chain.record(step, update=0.0, rate=None) for step in range(65) if step != 64]
+    assert chain.analyze(records).findings == ()
+    records += [chain.record(step, update=0.0, rate=None) for step in range(64, 200, 32)]
+    assert [f.kind for f in chain.analyze(records).findings] == ["update-too-small"]
+
+
+def test_accumulation_hides_no_update_that_is_too_large() -> None:
+    """The median is taken over the steps that move something."""
+    chain = Chain()
+    records = [
+        chain.record(step, update=0.05 if step % 4 == 3 and step > 20 else 1e-4 if step % 4 == 3 else 0.0)
+        for step in range(64)
+    ]
+    assert [(f.kind, f.severity) for f in chain.analyze(records).findings] == [("update-too-large", "warning")]
+
+
+def test_a_run_that_died_has_not_recovered() -> None:
+    """Without a loss: after updates that were too large nothing moves any more, which is no recovery."""
+    chain = Chain()
+    records = [chain.record(step, update=0.5 if step < 2 else 0.0, loss=None, rate=None) for step in range(60)]
+    assert "update-too-large" in {f.kind for f in chain.analyze(records).findings if f.severity != "notice"}
