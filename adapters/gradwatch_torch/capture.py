@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,11 +18,12 @@ from gradwatch.scalars import Reader
 from gradwatch.schedule import Plan
 from gradwatch_torch.activations import Activations, join_captures
 from gradwatch_torch.device import HostCopy
+from gradwatch_torch.gradients import NONE, Gradients, Ids
 from gradwatch_torch.losses import Losses
-from gradwatch_torch.measure import reduce
 from gradwatch_torch.pending import Clip, Part, PendingStep
 from gradwatch_torch.targets import Parameter, site
 from gradwatch_torch.units import UnitMemory
+from gradwatch_torch.weights import Weights
 
 
 @dataclass(slots=True)
@@ -32,10 +31,10 @@ class Layout:
     """The parameters that one optimizer's step reads, with their site ids; rebuilt when its groups change."""
 
     key: tuple[int, ...] = ()
-    parameters: list[Tensor] = field(default_factory=list)
-    extra: list[Tensor] = field(default_factory=list)
-    ids: dict[str, npt.NDArray[np.uint32]] = field(default_factory=dict)
+    ids: dict[str, Ids] = field(default_factory=dict)
     site_of: dict[int, int] = field(default_factory=dict)
+    gradients: Gradients = field(default_factory=lambda: Gradients((), NONE))
+    weights: Weights = field(default_factory=lambda: Weights(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,6 @@ class OptimizerCapture:
         session.sites.optimizers.append(key)
         self._layout = Layout()
         self._memory = UnitMemory()
-        self._before: list[Tensor] = []
         self._pending: PendingStep | None = None
         self._started = self._last = time.perf_counter()
 
@@ -116,7 +114,7 @@ class OptimizerCapture:
             if _closure(args, kwargs) is None:
                 self._read_gradients(pending, self._stage())
             if self.plan.update:
-                self._before = [parameter.detach().clone() for parameter in self._layout.parameters]
+                self._layout.weights.copy()
         self._session.schedule.charge(time.perf_counter() - began, 0.0)
 
     def after_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -127,11 +125,11 @@ class OptimizerCapture:
         began = time.perf_counter()
         if self.plan.gradient and _closure(args, kwargs) is not None:
             self._read_gradients(pending, "after the step")
-        if self.plan.update:
-            self._read_updates(pending)
+        ids, weights = self._layout.ids, self._layout.weights
+        if self.plan.update and (update := weights.update()) is not None:
+            pending.parts.append(Part("update", ids["update"], update, "unscaled"))
         if self.plan.weight:
-            ids, weights = self._layout.ids["weight"], self._layout.parameters
-            pending.parts.append(Part("weight", ids, reduce([_local(weight) for weight in weights]), "unscaled"))
+            pending.parts.append(Part("weight", ids["weight"], weights.weight(), "unscaled"))
         self._end(pending, began)
 
     def skipped_step(self) -> None:
@@ -192,40 +190,17 @@ class OptimizerCapture:
         self._last = now
         self.plan = session.schedule.plan(self.ended)
         if not self.plan.update:
-            self._before = []
+            self._layout.weights.forget()
         self._shared.on_end()
         session.boundary()
 
     def _read_gradients(self, pending: PendingStep, stage: str) -> None:
-        tensors, sites, absent = [], [], []
-        ids = self._layout.ids["gradient"].tolist()
-        for parameter, site_id in zip((*self._layout.parameters, *self._layout.extra), ids, strict=True):
-            gradient = parameter.grad
-            if gradient is not None:
-                tensors.append(gradient)
-                sites.append(site_id)
-            elif parameter.requires_grad:
-                absent.append(site_id)
-        pending.absent = np.array(absent, dtype=np.uint32)
-        if not (tensors and self.plan.gradient):
-            return
-        if any(_is_sharded(tensor) for tensor in tensors):
-            stage = "shard"
-        full = self.plan.histogram
-        with torch.no_grad():
-            measured = reduce([_local(tensor) for tensor in tensors], counts=full, histogram=full)
-        pending.parts.append(Part("gradient", np.array(sites, dtype=np.uint32), measured, stage))
-
-    def _read_updates(self, pending: PendingStep) -> None:
-        """Takes the difference into the copies of the weights, so that no further memory is needed."""
-        before, self._before = self._before, []
-        if len(before) != len(self._layout.parameters):
-            return
-        with torch.no_grad():
-            for copy, parameter in zip(before, self._layout.parameters, strict=True):
-                torch.sub(parameter.detach(), copy, out=copy)
-            measured = reduce([_local(update) for update in before], counts=True)
-        pending.parts.append(Part("update", self._layout.ids["update"], measured, "unscaled"))
+        gradients, plan = self._layout.gradients, self.plan
+        measured = gradients.read(full=plan.histogram, only_absent=not plan.gradient)
+        pending.absent = gradients.absent
+        if measured is not None:
+            stage = "shard" if gradients.sharded else stage
+            pending.parts.append(Part("gradient", gradients.present, measured, stage))
 
     def _lay_out(self, parameters: Sequence[Tensor]) -> None:
         key = tuple(map(id, parameters))
@@ -233,13 +208,16 @@ class OptimizerCapture:
             return
         owned = self._described(parameters)
         extra = self._described([tensor for tensor in self._extra if id(tensor) not in set(key)])
-        layout = Layout(key, [tensor for tensor, _, _ in owned], [tensor for tensor, _, _ in extra])
+        layout = Layout(key)
         for signal in PARAMETER_SIGNALS:
             ids = [self._add_site(signal, described, self.key, status) for _, described, status in owned]
             if signal == "gradient":
                 ids.extend(self._add_site(signal, described, "", status) for _, described, status in extra)
             layout.ids[signal] = np.array(ids, dtype=np.uint32)
-        layout.site_of = dict(zip(map(id, layout.parameters), layout.ids["gradient"].tolist(), strict=False))
+        tensors = [tensor for tensor, _, _ in owned]
+        layout.site_of = dict(zip(map(id, tensors), layout.ids["gradient"].tolist(), strict=False))
+        layout.gradients = Gradients([*tensors, *(tensor for tensor, _, _ in extra)], layout.ids["gradient"])
+        layout.weights = Weights(tensors)
         self._layout = layout
 
     def _described(self, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Parameter, str]]:
@@ -278,16 +256,3 @@ def _constant(value: float) -> Reader:
 
 def _copy(value: Any) -> HostCopy | None:
     return HostCopy(value) if isinstance(value, Tensor) else None
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "to_local")
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """Returns this rank's dense elements: of a DTensor its shard, of a sparse gradient its summed values."""
-    if hasattr(tensor, "to_local"):
-        tensor = tensor.to_local()
-    if tensor.layout == torch.sparse_coo:
-        return tensor.coalesce().values()
-    return tensor.detach()

@@ -20,7 +20,8 @@ def flat(tensor: Tensor) -> Tensor:
     """Returns the elements as one dimension in storage order, copying only where the strides leave gaps."""
     tensor = tensor.detach()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    tensor = tensor.resolve_neg()
     if not tensor.is_contiguous():
         strides = tensor.stride()
         tensor = tensor.permute(sorted(range(tensor.ndim), key=lambda d: -strides[d]))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from gradwatch.statistics import BINS, Statistics
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the interface in ``reduce.h``."""
 
 KINDS: Final = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
@@ -96,6 +98,74 @@ def statistics(rows: npt.NDArray[Any], sizes: npt.NDArray[np.int64], *, flags: i
     )
 
 
+class Arrays:
+    """m arrays of known sizes and dtypes that are read again and again, at other addresses each time.
+
+    What a call needs beside the addresses is prepared once.
+    """
+
+    def __init__(self, sizes: Sequence[int], kinds: Sequence[int]) -> None:
+        """Prepares.
+
+        Args:
+            sizes: counts of elements, m of them.
+            kinds: codes of ``KINDS``, m of them.
+        """
+        library = _library()
+        assert library is not None, "the library was not built; ask available() first"
+        m = len(sizes)
+        self._m = m
+        self._sizes = np.array(sizes, dtype=np.int64)
+        self._call = library.gradwatch_reduce_all
+        self._table = ctypes.c_uint64 * m
+        self._addresses, self._others = self._table(), self._table()
+        self._counts, self._kinds = (ctypes.c_int64 * m)(*sizes), (ctypes.c_uint8 * m)(*kinds)
+        self._rows = (ctypes.c_char * (m * ROW.itemsize), ctypes.c_char * (m * FULL.itemsize))
+
+    def reduce(self, addresses: list[int], *, flags: int = 0, minus: list[int] | None = None) -> Reduced:
+        """Reads the arrays; see ``reduce``."""
+        self._addresses[:] = addresses
+        others = None
+        if minus is not None:
+            others = self._others
+            others[:] = minus
+        full = bool(flags & HISTOGRAM)
+        rows = self._rows[full]()
+        size = FULL.itemsize if full else ROW.itemsize
+        self._call(self._addresses, others, self._counts, self._kinds, self._m, flags, rows, size)
+        return Reduced(rows, self._sizes, flags)
+
+
+@dataclass(slots=True)
+class Reduced:
+    """Rows as the library wrote them; what is left to do can be done on another thread."""
+
+    rows: Any
+    sizes: npt.NDArray[np.int64]
+    flags: int
+
+    def statistics(self) -> Statistics:
+        """Returns the columns, shape [m]."""
+        rows = np.frombuffer(self.rows, FULL if self.flags & HISTOGRAM else ROW)
+        return statistics(rows, self.sizes, flags=self.flags)
+
+
+def alive(address: int, shape: tuple[int, int, int], kind: int) -> npt.NDArray[np.bool_]:
+    """Returns which units have an element that is not zero, shape [units].
+
+    Args:
+        address: of an array that lies in memory as [outer, units, inner].
+        shape: that shape.
+        kind: code of ``KINDS``.
+    """
+    library = _library()
+    assert library is not None, "the library was not built; ask available() first"
+    found: Any = (ctypes.c_char * shape[1])()
+    library.gradwatch_alive(address, *shape, kind, found)
+    units: npt.NDArray[np.bool_] = np.frombuffer(found, np.dtype(np.bool_))
+    return units
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     path = Path(__file__).with_name("_reduce.so")
@@ -110,4 +180,6 @@ def _library() -> ctypes.CDLL | None:
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     library.gradwatch_reduce_all.argtypes = [pointer, pointer, pointer, pointer, size, ctypes.c_int, pointer, size]
     library.gradwatch_reduce_all.restype = None
+    library.gradwatch_alive.argtypes = [pointer, size, size, size, ctypes.c_int, pointer]
+    library.gradwatch_alive.restype = None
     return library

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 LIBRARIES: Final = {
-    "gradwatch/native/_reduce.so": ("gradwatch/native/reduce.c",),
+    "gradwatch/native/_reduce.so": ("gradwatch/native/reduce.c", "gradwatch/native/units.c"),
     "adapters/gradwatch_jax/_xla.so": ("adapters/gradwatch_jax/xla.c", "gradwatch/native/reduce.c"),
 }
 """Each library with its sources, by paths in the repository."""

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { GRADWATCH_VERSION = 1, GRADWATCH_BINS = 64 };
+enum { GRADWATCH_VERSION = 2, GRADWATCH_BINS = 64 };
 
 enum { GRADWATCH_FLOAT32 = 0, GRADWATCH_FLOAT64 = 1, GRADWATCH_BFLOAT16 = 2, GRADWATCH_FLOAT16 = 3 };
 
@@ -26,6 +26,9 @@ void gradwatch_reduce(const void *data, const void *minus, int64_t n, int kind, 
 /* The same for m arrays; minus may be null, and rows stand stride bytes apart. */
 void gradwatch_reduce_all(const void *const *data, const void *const *minus, const int64_t *n, const uint8_t *kind,
                           int64_t m, int flags, char *rows, int64_t stride);
+
+/* Sets alive[u] to 1 where an element of unit u, in an array of shape [outer, units, inner], is not zero, else to 0. */
+void gradwatch_alive(const void *data, int64_t outer, int64_t units, int64_t inner, int kind, uint8_t *alive);
 
 int gradwatch_version(void);
 

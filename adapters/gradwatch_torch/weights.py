@@ -1,0 +1,70 @@
+"""The weights of an optimizer, and what its step adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradwatch import native
+from gradwatch_torch.measure import Measured, Reader, local, reduce
+
+
+class Weights:
+    """Reads the same parameters at each of the schedule's steps.
+
+    The copies made before a step are kept for the next one when that needs them too, and let go otherwise.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = parameters
+        self._reader = Reader()
+        self._copies: list[Tensor] = []
+        self._copied = False
+
+    def copy(self) -> None:
+        """Remembers the weights as they are."""
+        with torch.no_grad():
+            now = self._now()
+            if not _alike(now, self._copies):
+                self._copies = [torch.empty_like(tensor) for tensor in now]
+            if now:
+                torch._foreach_copy_(self._copies, list(now))
+        self._copied = True
+
+    def forget(self) -> None:
+        """Lets the copies go."""
+        self._copies, self._copied = [], False
+
+    def update(self) -> Measured | None:
+        """Reduces what was added since ``copy``; None when there is no copy, or of other weights."""
+        copied, self._copied = self._copied, False
+        with torch.no_grad():
+            now = self._now()
+            if not copied or not _alike(now, self._copies):
+                return None
+            if self._reader.fits(now) and all(map(_same_strides, now, self._copies)):
+                return self._reader.read(now, flags=native.COUNTS, minus=self._copies)
+            for tensor, before in zip(now, self._copies, strict=True):
+                torch.sub(tensor, before, out=before)
+            return reduce(self._copies, counts=True)
+
+    def weight(self) -> Measured:
+        """Reduces the weights."""
+        return self._reader.reduce(self._parameters)
+
+    def _now(self) -> Sequence[Tensor]:
+        plain = self._reader.lay_out(self._parameters)
+        return [local(parameter) for parameter in self._parameters] if plain is None else plain
+
+
+def _alike(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> bool:
+    return len(tensors) == len(copies) and all(
+        tensor.shape == copy.shape and tensor.dtype == copy.dtype and tensor.device == copy.device
+        for tensor, copy in zip(tensors, copies, strict=True)
+    )
+
+
+def _same_strides(tensor: Tensor, copy: Tensor) -> bool:
+    return tensor.stride() == copy.stride()
