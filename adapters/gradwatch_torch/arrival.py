@@ -68,8 +68,7 @@ class Block:
             place = self._memory[at : at + tensor.numel() * tensor.element_size()].view(tensor.dtype)
             copies.append(place.view(tensor.shape).copy_(tensor, non_blocking=True))
             at += _room(tensor)
-        device = tensors[0].device
-        self._flag.copy_(_one(device, torch.cuda.current_stream(device).stream_id), non_blocking=True)
+        self._flag.copy_(_one(self.key[0], stream(self.key[0])), non_blocking=True)
         return copies
 
     def is_filled(self) -> bool:
@@ -112,6 +111,11 @@ def _wait(block: Block, device: torch.device) -> None:
             torch.cuda.synchronize(device)
             began = time.monotonic()
         time.sleep(1e-4)
+
+
+def stream(device: torch.device) -> int:
+    """Returns the number of the current stream of a device, 0 where there are none."""
+    return torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0
 
 
 def is_capturing(device: torch.device) -> bool:

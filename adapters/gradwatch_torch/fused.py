@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.statistics import BINS, Integer, concatenate, measure
-from gradwatch_torch.arrival import Arrival
+from gradwatch_torch.arrival import Arrival, stream
 from gradwatch_torch.rows import COLUMNS, Rows, join
 
 CHUNK: Final = 2**16
@@ -28,7 +28,7 @@ CHUNK: Final = 2**16
 
 TILE: Final = 2**11
 _WARPS: Final = 8
-_KINDS: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+KINDS: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _TABLES: Final = 64
 
 
@@ -64,18 +64,18 @@ class Fused:
         device = rows.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             kernel = _kernel().reduce_chunks[(len(rows),)]
-            kernel(self._table, rows, bins, **self._flags, TILE=TILE, num_warps=_WARPS)
+            kernel(self._table, rows, bins, **self._flags, TILE=TILE, num_warps=_WARPS, enable_fp_fusion=True)
 
 
 def takes(tensor: Tensor) -> bool:
     """Tells whether the kernel reads tensors of this dtype, on this device."""
-    return tensor.dtype in _KINDS and tensor.device.type == "cuda" and is_usable(tensor.device)
+    return tensor.dtype in KINDS and tensor.device.type == "cuda" and is_usable(tensor.device)
 
 
 def _lay_out(vectors: Sequence[Tensor]) -> tuple[Integer, Integer]:
     """Returns which tensor each program reads, shape [r], and the table of the kernel, shape [r, 3]."""
     sizes = np.array([vector.numel() for vector in vectors], dtype=np.int64)
-    columns = [(vector.data_ptr(), vector.element_size(), _KINDS[vector.dtype]) for vector in vectors]
+    columns = [(vector.data_ptr(), vector.element_size(), KINDS[vector.dtype]) for vector in vectors]
     address, width, kind = np.array(columns, dtype=np.int64).T
     programs = -(-sizes // CHUNK)
     owner = np.repeat(np.arange(len(vectors)), programs)
@@ -89,16 +89,19 @@ _tables: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
 
 def _upload(table: Integer, device: torch.device) -> Tensor:
     """Returns the table on the device. Gradients mostly lie where they lay before, so recent tables are kept."""
-    if device.type != "cuda":
-        return torch.from_numpy(table).to(device)
-    key = (device, torch.cuda.current_stream(device).stream_id, table.tobytes())
+    key = (device, stream(device), table.tobytes())
     known = _tables.pop(key, None)
     if known is None:
-        known = torch.from_numpy(table).pin_memory().to(device, non_blocking=True)
+        known = _send(torch.from_numpy(table), device)
     _tables[key] = known
     while len(_tables) > _TABLES:
         _tables.popitem(last=False)
     return known
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies to the device without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @functools.cache
@@ -114,7 +117,7 @@ def is_usable(device: torch.device) -> bool:
     except ImportError:
         return False
     try:
-        fault = _fault(device)
+        fault = fault_of(device)
     except Exception as error:  # whatever Triton, its compiler or the driver may raise
         fault = f"{type(error).__name__}: {error}"
     if fault:
@@ -126,14 +129,14 @@ def is_usable(device: torch.device) -> bool:
     return not fault
 
 
-def _fault(device: torch.device) -> str:
+def fault_of(device: torch.device) -> str:
     """Compares the kernel's results with those of the core, and says where they differ."""
     probes = _probes()
     expected = concatenate(
         [measure(p.float().numpy(), smallest_normal=torch.finfo(p.dtype).smallest_normal) for p in probes]
     )
     for counts, histogram in ((True, True), (True, False), (False, False)):
-        reduction = Fused([probe.to(device) for probe in probes], counts=counts, histogram=histogram)
+        reduction = Fused([_send(probe, device) for probe in probes], counts=counts, histogram=histogram)
         reduction.launch()
         values, *bins = [tensor.numpy() for tensor in Arrival(reduction.results).tensors()]
         found = join(
