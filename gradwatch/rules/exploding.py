@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from gradwatch.findings import Figure, Finding
-from gradwatch.rules.depth import largest_jump
+from gradwatch.rules.growth import CHAIN, Culprit, lagging, multiplier, standing_out
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
 from gradwatch.rules.rule import at_start, called, in_depth_order, number, too_few, without_loss
-from gradwatch.rules.view import StepView, decades
+from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
-CHAIN: Final = 3
-JUMP: Final = np.log10(5.0)
-NEXT_JUMP: Final = np.log10(3.0)
-"""Decades by which one layer's gain exceeds the median of the chain, and that of the next largest."""
 GROWTH: Final = 10.0
 WINDOW: Final = 10
 """Growth of the norm or the loss within this many steps before the overflow."""
@@ -33,29 +27,11 @@ LOSS_GROWTH: Final = 10.0
 LOSS_STEPS: Final = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Culprit:
-    """The one layer that makes signals grow.
-
-    Attributes:
-        layer: its index.
-        gain, usual: its gain and the typical one; with ``sudden``, how much its own gradient and the typical one grew.
-        step: when it was seen.
-        sudden: seen by the growth of weight gradients at one step, not by gains.
-    """
-
-    layer: int
-    gain: float
-    usual: float
-    step: int
-    sudden: bool = False
-
-
 class Exploding:
     """Finds growth that breaks training, and the layer that causes it.
 
-    Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``JUMP``, and
-    the next largest by ``NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8, or
+    Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``growth.JUMP``,
+    and the next largest by ``growth.NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8, or
     its weight gradient lags as far behind when those of the others jump at one step; (b) the global
     gradient norm exceeds ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew
     ``GROWTH``-fold within the ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or
@@ -124,7 +100,7 @@ class Exploding:
             return
         place = standing_out(gain)
         self._jumps.observe(view.step, place is not None)
-        self._latest = None if place is None else _culprit(view, place, gain)
+        self._latest = None if place is None else multiplier(view, place, gain)
         if self._culprit is None and (self._gain_samples == 0 or self._jumps.holds):
             self._culprit = self._latest
         self._gain_samples += 1
@@ -162,7 +138,7 @@ class Exploding:
             usual = statistics.median(self._norms)
             grows = norm > GROWTH * usual > 0
             if grows and self._growing is None:
-                self._culprit = self._culprit or _lagging(view, self._gradients)
+                self._culprit = self._culprit or lagging(view, self._gradients)
             self._growing = (self._growing if self._growing is not None else view.step) if grows else None
             if self._grown.observe(view.step, norm > RUNTIME_GROWTH * usual > 0) and self._grown_since is None:
                 self._grown_since = self._growing
@@ -250,44 +226,6 @@ class Exploding:
         if self._large.ever and self._overflow is None:
             evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")
         return tuple(evidence)
-
-
-def standing_out(gain: Float) -> int | None:
-    """Returns the place of the one layer whose gains, shape [2, c], stand out both ways, or None."""
-    above = np.stack([row - _median(row) for row in gain])
-    jump = largest_jump(np.fmin(above[0], above[1]))
-    if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
-        return None
-    return jump.index
-
-
-def _culprit(view: StepView, place: int, gain: Float) -> Culprit:
-    usual = np.array([_median(row) for row in gain])
-    layer = int(view.layout.chain[place])
-    return Culprit(layer, 10 ** float(np.nanmean(gain[:, place])), 10 ** float(np.nanmean(usual)), view.step)
-
-
-def _lagging(view: StepView, before: Sequence[Float]) -> Culprit | None:
-    """Returns the layer whose own weight gradient lags behind when those of all others jump, or None.
-
-    A layer whose weight grew a-fold passes a-fold gradients to those below and a-fold signals to those above; only its
-    own weight gradient holds neither factor.
-    """
-    layout = view.layout
-    if view.gradient is None or len(layout.primary) < CHAIN or any(len(row) != len(layout.primary) for row in before):
-        return None
-    growth = decades(view.gradient.rms[layout.primary]) - np.median(decades(np.stack(before)), axis=0)
-    usual = _median(growth)
-    jump = largest_jump(usual - growth)
-    if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
-        return None
-    layer = int(layout.chain[jump.index])
-    return Culprit(layer, 10 ** float(growth[jump.index]), 10**usual, view.step, sudden=True)
-
-
-def _median(values: Float) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _title(name: str | None, broken: bool) -> str:
