@@ -21,8 +21,8 @@ from torch.nn.modules import module as torch_module
 from gradwatch.guard import Guard
 from gradwatch.record import Site, SiteTable
 from gradwatch_torch.device import HostCopy
-from gradwatch_torch.measure import Measured, reduce
-from gradwatch_torch.units import alive_units, saturated_pairs, unit_axis
+from gradwatch_torch.measure import Measured, Reader
+from gradwatch_torch.units import AliveUnits, alive_units, saturated_pairs, unit_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Capture:
     """What one site measured during a step: one entry per pass."""
 
     measured: list[Measured] = field(default_factory=list)
-    alive: list[HostCopy] = field(default_factory=list)
+    alive: list[AliveUnits] = field(default_factory=list)
     saturated: list[HostCopy] = field(default_factory=list)
 
     def ready(self) -> bool:
         """Tells whether all passes have arrived."""
-        waiting: list[Measured | HostCopy] = [*self.measured, *self.alive, *self.saturated]
+        waiting: list[Measured | AliveUnits | HostCopy] = [*self.measured, *self.alive, *self.saturated]
         return all(part.ready() for part in waiting)
 
 
@@ -65,6 +65,7 @@ class Activations:
         self._handle: Any = None
         self._stale = False
         self._captures: Captures = {}
+        self._readers: dict[int, Reader] = {}
         self._owner: dict[int, str | None] = {}
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, int | None]] = {}
         self._pass: set[int] = set()
@@ -113,14 +114,14 @@ class Activations:
         layer = self._layers.get(module)
         if layer is None or not torch.is_grad_enabled() or self._is_recomputed(module):
             return
-        with torch.no_grad():
-            incoming = first_tensor((args, kwargs))
-            inherited = None if incoming is None else self._axis_of(incoming)
-            if layer.owns and incoming is not None and not self._is_known(incoming):
-                self._capture(layer, ":input", module, incoming, unit_axis(nn.Identity(), incoming, None))
-            outgoing = first_tensor(output)
-            if outgoing is not None and not self._is_known(outgoing):
-                self._capture(layer, "", module, outgoing, unit_axis(module, outgoing, inherited))
+        incoming = first_tensor((args, kwargs))
+        inherited = None if incoming is None else self._axis_of(incoming)
+        if layer.owns and incoming is not None and not self._is_known(incoming):
+            self._capture(layer, ":input", module, incoming, unit_axis("", incoming.ndim, owns=False))
+        outgoing = first_tensor(output)
+        if outgoing is not None and not self._is_known(outgoing):
+            axis = unit_axis(layer.kind, outgoing.ndim, owns=layer.owns, inherited=inherited)
+            self._capture(layer, "", module, outgoing, axis)
 
     def _is_recomputed(self, module: nn.Module) -> bool:
         """Tells the second forward of activation checkpointing, run inside a backward, from a forward pass."""
@@ -137,11 +138,12 @@ class Activations:
         return False
 
     def _capture(self, layer: Layer, suffix: str, module: nn.Module, values: Tensor, axis: int | None) -> None:
-        measured = reduce([values], counts=True, histogram=True)
-        alive = [] if axis is None else [HostCopy(alive_units(values, axis))]
+        site = self._site("activation", layer, suffix)
+        capture = self._reduce(site, values, axis)
         pairs = None if suffix else saturated_pairs(module, values)
-        saturated = [] if pairs is None else [HostCopy(pairs)]
-        self._add(("activation", self._site("activation", layer, suffix)), Capture([measured], alive, saturated))
+        if pairs is not None:
+            capture.saturated.append(HostCopy(pairs))
+        self._add(("activation", site), capture)
         self._seen[id(values)] = (weakref.ref(values), values._version, axis)
         if values.requires_grad:
             gradient_site = self._site("activation_gradient", layer, suffix)
@@ -150,10 +152,12 @@ class Activations:
     def _gradient(self, site: int, axis: int | None, gradient: Tensor) -> None:
         if self._handle is None or self._stale:
             return
-        with torch.no_grad():
-            measured = reduce([gradient], counts=True, histogram=True)
-            alive = [] if axis is None else [HostCopy(alive_units(gradient, axis))]
-            self._add(("activation_gradient", site), Capture([measured], alive))
+        self._add(("activation_gradient", site), self._reduce(site, gradient, axis))
+
+    def _reduce(self, site: int, values: Tensor, axis: int | None) -> Capture:
+        reader = self._readers.setdefault(site, Reader())
+        measured = reader.reduce((values,), counts=True, histogram=True)
+        return Capture([measured], [] if axis is None else [alive_units(values, axis, plain=reader.fits((values,)))])
 
     def _add(self, key: tuple[str, int], part: Capture) -> None:
         """Adds one pass to a site; a pass that failed on the way leaves nothing."""

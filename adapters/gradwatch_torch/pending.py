@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch import native
 from gradwatch.record import ABSENT, ACTIVATION_SIGNALS, Block, SiteTable, StepRecord
 from gradwatch.scalars import Reader, read
 from gradwatch.statistics import BINS, NULL, Histogram, Statistics, UnitCounts, concatenate, empty, merge
 from gradwatch_torch.activations import Capture, Captures
 from gradwatch_torch.device import HostCopy
-from gradwatch_torch.measure import Measured
+from gradwatch_torch.measure import InC, Measured
 from gradwatch_torch.units import UnitMemory, join_alive
 
 
@@ -109,8 +110,10 @@ class PendingStep:
             if block.signal == "gradient":
                 if block.stage == "shard":
                     return {}
-                outside = [i for i, site in enumerate(block.sites.tolist()) if site not in clipped]
-                squares += float(np.nansum(np.square(block.statistics.l2[outside])))
+                l2 = block.statistics.l2
+                if clipped:
+                    l2 = l2[[i for i, site in enumerate(block.sites.tolist()) if site not in clipped]]
+                squares += float(np.nansum(np.square(l2)))
         threshold = {"clip_threshold": min(clip.max_norm() for clip in self.clips)} if self.clips else {}
         return {"total_norm": squares**0.5, **threshold}
 
@@ -122,7 +125,7 @@ class PendingStep:
         ]
 
     def _activation_block(self, signal: str, rows: Sequence[tuple[int, Capture]]) -> Block:
-        statistics = concatenate([_join_passes(capture) for _, capture in rows])
+        statistics = _all_statistics([capture for _, capture in rows])
         if signal == "activation_gradient" and self.loss_scale is not None:
             statistics = unscale(statistics, self.loss_scale.scalar())
         sites = np.array([site for site, _ in rows], dtype=np.uint32)
@@ -133,7 +136,7 @@ class PendingStep:
             return None
         columns: list[tuple[int, int, int, int]] = []
         for site, capture in rows:
-            alive = join_alive([part.tensor() for part in capture.alive])
+            alive = join_alive(capture.alive)
             twin = self.sites.find("activation_gradient", self.sites[site].name)
             gradient = self.captures.get(("activation_gradient", twin)) if twin is not None else None
             saturated = int(sum(part.scalar() for part in capture.saturated)) if capture.saturated else NULL
@@ -148,7 +151,7 @@ class PendingStep:
         return UnitCounts(*np.array(columns, dtype=np.int64).T)
 
     def _silent_deltas(self, site: int, capture: Capture) -> int:
-        return self.memory.count(site, join_alive([part.tensor() for part in capture.alive]))
+        return self.memory.count(site, join_alive(capture.alive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,15 @@ def _shift(histogram: Histogram, octaves: int) -> Histogram:
     for source, destination in enumerate(target.tolist()):
         shifted[:, destination] += histogram[:, source]
     return shifted
+
+
+def _all_statistics(captures: Sequence[Capture]) -> Statistics:
+    """Joins the captures of all sites, those that C made at once: a site each would cost as much as its reading."""
+    single = [capture.measured[0] for capture in captures if len(capture.measured) == 1]
+    reduced = [measured.reduced for measured in single if isinstance(measured, InC)]
+    if reduced and len(reduced) == len(captures):
+        return native.join(reduced).statistics()
+    return concatenate([_join_passes(capture) for capture in captures])
 
 
 def _join_passes(capture: Capture) -> Statistics:

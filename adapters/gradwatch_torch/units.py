@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
+from gradwatch import native
 from gradwatch.statistics import NULL
+from gradwatch_torch.device import HostCopy
+from gradwatch_torch.form import KINDS, storage_order
 
 SILENT_BATCHES: Final = 8
 """Sampled batches in a row for which a unit must be zero on every sample to count as silent."""
@@ -28,24 +32,73 @@ _MARGIN: Final = 0.01
 Alive = npt.NDArray[np.bool_]
 
 
-def unit_axis(module: nn.Module, output: Tensor, inherited: int | None) -> int | None:
-    """Returns the axis of the units: the channel of convolutions and of what follows them, else the last."""
-    if output.ndim < 2:
+class AliveUnits(Protocol):
+    """Which units of an activation are not zero on some sample; may still be on a device."""
+
+    def ready(self) -> bool:
+        """Tells without waiting whether ``array`` would not wait."""
+        ...
+
+    def array(self) -> Alive:
+        """Returns one bool a unit, shape [units]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    units: Alive
+
+    def ready(self) -> bool:
+        return True
+
+    def array(self) -> Alive:
+        return self.units
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDevice:
+    copy: HostCopy
+
+    def ready(self) -> bool:
+        return self.copy.ready()
+
+    def array(self) -> Alive:
+        units: Alive = self.copy.tensor().numpy()
+        return units
+
+
+def unit_axis(kind: str, ndim: int, *, owns: bool, inherited: int | None = None) -> int | None:
+    """Returns the axis of the units: the channel of convolutions and of what follows them, else the last.
+
+    Args:
+        kind: class name of the layer, "" for an input.
+        ndim: dimensions of the activation.
+        owns: whether the layer owns parameters.
+        inherited: the axis of the layer's input.
+    """
+    if ndim < 2:
         return None
-    kind = type(module).__name__
     if "Conv" in kind or "BatchNorm" in kind or "InstanceNorm" in kind or "GroupNorm" in kind:
         return 1
-    owns = next(module.parameters(recurse=False), None) is not None
-    if not owns and inherited is not None and inherited < output.ndim:
+    if not owns and inherited is not None and inherited < ndim:
         return inherited
-    return output.ndim - 1 if owns or output.ndim < 4 else 1
+    return ndim - 1 if owns or ndim < 4 else 1
 
 
-def alive_units(values: Tensor, axis: int) -> Tensor:
-    """Returns which units are not zero on some sample, bool, shape [units]."""
+def alive_units(values: Tensor, axis: int, *, plain: bool) -> AliveUnits:
+    """Returns which units are not zero on some sample; ``plain`` when C may read the memory of the values."""
+    if plain:
+        return _InMemory(native.alive(values.data_ptr(), _around(values, axis), KINDS[values.dtype]))
     others = [d for d in range(values.ndim) if d != axis]
     size = values.detach().abs()
-    return (size.amax(dim=others) if others else size) != 0
+    return _OnDevice(HostCopy((size.amax(dim=others) if others else size) != 0))
+
+
+def _around(values: Tensor, axis: int) -> tuple[int, int, int]:
+    """Returns the shape as [outer, units, inner] in storage order."""
+    order = range(values.ndim) if values.is_contiguous() else storage_order(values)
+    sizes, at = [values.shape[d] for d in order], order.index(axis)
+    return math.prod(sizes[:at]), sizes[at], math.prod(sizes[at + 1 :])
 
 
 def saturated_pairs(module: nn.Module, output: Tensor) -> Tensor | None:
@@ -69,6 +122,9 @@ class UnitMemory:
         """Takes one sampled batch; returns the number of silent units, or ``NULL`` without a unit axis."""
         if alive is None:
             return NULL
+        if alive.all():
+            self._silent.pop(site, None)
+            return 0
         before = self._silent.get(site)
         if before is None or before.shape != alive.shape:
             before = np.zeros(alive.shape, dtype=np.uint8)
@@ -76,11 +132,9 @@ class UnitMemory:
         return int((self._silent[site] >= SILENT_BATCHES).sum())
 
 
-def join_alive(parts: list[Tensor]) -> Alive | None:
+def join_alive(parts: Sequence[AliveUnits]) -> Alive | None:
     """Joins the passes of one step: a unit is alive if it was in any; None when their shapes differ."""
-    if not parts or any(part.shape != parts[0].shape for part in parts):
+    arrays = [part.array() for part in parts]
+    if not arrays or any(array.shape != arrays[0].shape for array in arrays):
         return None
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = torch.logical_or(joined, part)
-    return np.asarray(joined.numpy(), dtype=np.bool_)
+    return np.asarray(np.logical_or.reduce(arrays), dtype=np.bool_) if len(arrays) > 1 else arrays[0]

@@ -117,8 +117,8 @@ class Arrays:
         self._m = m
         self._sizes = np.array(sizes, dtype=np.int64)
         self._call = library.gradwatch_reduce_all
-        self._table = ctypes.c_uint64 * m
-        self._addresses, self._others = self._table(), self._table()
+        table: Any = ctypes.c_uint64 * m
+        self._addresses, self._others = table(), table()
         self._counts, self._kinds = (ctypes.c_int64 * m)(*sizes), (ctypes.c_uint8 * m)(*kinds)
         self._rows = (ctypes.c_char * (m * ROW.itemsize), ctypes.c_char * (m * FULL.itemsize))
 
@@ -148,6 +148,12 @@ class Reduced:
         """Returns the columns, shape [m]."""
         rows = np.frombuffer(self.rows, FULL if self.flags & HISTOGRAM else ROW)
         return statistics(rows, self.sizes, flags=self.flags)
+
+
+def join(parts: Sequence[Reduced]) -> Reduced:
+    """Joins the rows of several calls with the same flags."""
+    sizes = np.concatenate([part.sizes for part in parts])
+    return Reduced(b"".join([part.rows for part in parts]), sizes, parts[0].flags)
 
 
 def alive(address: int, shape: tuple[int, int, int], kind: int) -> npt.NDArray[np.bool_]:
