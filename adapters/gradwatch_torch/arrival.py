@@ -56,7 +56,7 @@ class Block:
         self.key = (device, size)
         with torch.inference_mode(mode=False):
             self._memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._flag = self._memory[:8].view(torch.int64)
+            self._flag = self._memory[:8].view(torch.int64)
         self._seen = self._flag.numpy()
         self._seen[0] = 1
 
