@@ -286,7 +286,8 @@ class Collector:
         if any(compat.is_deleted(array) for array in old):
             return None, None
         compute = parameter_rows if self._memory is None else compiled_parameter_rows
-        return compute(old, new, self._plan, signals=signals, grouped=self._grouped)
+        grouped = self._grouped and self._region is None
+        return compute(old, new, self._plan, signals=signals, grouped=grouped)
 
     def _read(self, place: Place) -> Ring:
         assert place.ring is not None

@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from gradwatch_jax import compat
 from gradwatch_jax.captured import Captured
 
@@ -29,6 +31,17 @@ def instrument(step: Any, run: Run) -> Instrumented | None:
     if kind == "jax":
         return _jit(compat.jax_jit, step.__wrapped__, compat.jit_options(step), run)
     return None
+
+
+def is_spread(step: Any) -> bool:
+    """Tells whether a step's own options, or the mesh that is set, may spread arrays over devices."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        return True
+    kind = compat.jit_kind(step)
+    if jax.device_count() == 1 or kind not in ("jax", "nnx"):
+        return False
+    options = compat.nnx_options(step)[1] if kind == "nnx" else compat.jit_options(step)
+    return "in_shardings" in options or "out_shardings" in options
 
 
 def _jit(jit: Callable[..., Any], inner: Callable[..., Any], options: dict[str, Any], run: Run) -> Instrumented:

@@ -70,7 +70,7 @@ class MappedRegion:
         self._args, self._specs, self._axes, self._checked = args, specs, axes, checked
         self._begun, self._found = begun, found
         self._sources: dict[int, tuple[Any, PartitionSpec]] = {}
-        self._taken: list[tuple[Any, Any, Any]] = []
+        self._taken: list[tuple[Any, Any, list[tuple[Path, Any]], list[Any]]] = []
         self._leaving: list[_Place] = []
         self.trace: Any = None
         self.inside = False
@@ -88,7 +88,8 @@ class MappedRegion:
 
     def take(self, tree: Any, value: Any, gradients: Any) -> None:
         """Keeps the gradients of a tree, all of them arrays of this region."""
-        self._taken.append((tree, value, gradients))
+        # A step may put other arrays into the same dict.
+        self._taken.append((tree, value, leaves(tree), jax.tree.leaves(gradients)))
 
     def _leave(self) -> list[tuple[Any, PartitionSpec]]:
         self.inside = False
@@ -109,9 +110,11 @@ class MappedRegion:
     def _raise(self, error: Exception) -> None:
         raise error
 
-    def _place(self, tree: Any, value: Any, gradients: Any, reductions: Reductions) -> _Place:
+    def _place(
+        self, tree: Any, value: Any, arrays: list[tuple[Path, Any]], gradients: list[Any], reductions: Reductions
+    ) -> _Place:
         described, spread = [], []
-        for (path, array), gradient in zip(leaves(tree), jax.tree.leaves(gradients), strict=True):
+        for (path, array), gradient in zip(arrays, gradients, strict=True):
             if jnp.issubdtype(gradient.dtype, jnp.floating) and gradient.size:
                 source, spec = self._sources.get(id(array), (None, PartitionSpec()))
                 applied, apart = self._applied(gradient, _names(spec), reductions)
@@ -126,6 +129,8 @@ class MappedRegion:
         if not self._varying(gradient) - own:
             return gradient, ()
         summed, over = reductions.of(gradient)
+        if over and not self._checked:
+            return summed, ()  # what is not summed over has to be the same: the user's out_specs say so
         apart = self._varying(summed) - own - over
         return summed, tuple(name for name in self._axes if name in apart)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from gradwatch.errors import GradwatchError
 from gradwatch.guard import log
@@ -19,7 +18,7 @@ from gradwatch_jax import compat, compat_mapped, flags, pairing, remarks
 from gradwatch_jax.captured import Captured, Layout
 from gradwatch_jax.collector import Collector, Memory, Wishes
 from gradwatch_jax.feedback import Feedback
-from gradwatch_jax.instrument import Instrumented, instrument
+from gradwatch_jax.instrument import Instrumented, instrument, is_spread
 from gradwatch_jax.pending import GradientPart, Part, PendingStep
 from gradwatch_jax.sites import SiteIds, Sites
 
@@ -97,10 +96,10 @@ class WatchedStep:
                 self._say(remarks.NOT_FED_BACK)
         if self._ended == 0:
             arrays = jax.tree.leaves((args, kwargs))
-            self._sharded = any(_is_sharded(leaf) for leaf in arrays)
+            self._sharded = is_spread(self._function) or any(_is_sharded(leaf) for leaf in arrays)
             if self._memory is not None:
                 self._memory.reachable = jax.device_count() == 1 and all(_is_at_home(leaf) for leaf in arrays)
-        return np.asarray(flags.encode(self._plan))
+        return flags.encode(self._plan)
 
     def _observe(
         self, function: Callable[..., Any], plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.jax.processes import run
 
 SCRIPT = """
 import functools, json, re, sys
@@ -66,44 +59,10 @@ print(json.dumps({
 }))
 """
 
-SHARD_MAP = """
-import json
-import jax, jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec as P
-from tests.jax.capturing import capture
-from tests.jax.programs import same
-
-mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-def local(p, x):
-    g = jax.grad(lambda p: jnp.mean(jnp.square(jnp.tanh(x @ p["w"]) - 1)))(p)
-    return jax.tree.map(lambda a, b: a - 0.1 * jax.lax.pmean(b, "data"), p, g)
-step = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data")), out_specs=P()))
-def train(call):
-    p = {"w": jnp.eye(8)}
-    for i in range(4):
-        p = call(p, jax.random.normal(jax.random.key(i), (16, 8)))
-    return p
-with capture(step) as captured:
-    watched = train(captured.step)
-print(json.dumps({"same": same(watched, train(step)), "notes": captured.notes}))
-"""
-
-
-def run(script: str) -> Any:
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(str(path) for path in (ROOT, ROOT / "adapters", ROOT / "reports")),
-    }
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
 
 def test_sharded_parameters_give_one_true_number_a_layer() -> None:
     """With parameters sharded over a mesh: global norms, kept shardings and donation, and nothing large gathered."""
-    found = run(SCRIPT)
+    found = run("-c", SCRIPT)
     assert found["notes"] == []
     assert found["same"]
     assert found["donated"]
@@ -112,11 +71,3 @@ def test_sharded_parameters_give_one_true_number_a_layer() -> None:
     assert found["updates"] == 20
     assert found["bins"] == 64 * 512 * 2 + 64
     assert sum(found["gathered"]) <= sum(found["gathered_bare"]) + 1024
-
-
-def test_shard_map_trains_on_and_is_told() -> None:
-    """A gradient inside shard_map cannot be read: the training is untouched and one sentence says what to do."""
-    found = run(SHARD_MAP)
-    assert found["same"]
-    assert len(found["notes"]) == 1
-    assert "inside shard_map" in found["notes"][0]
