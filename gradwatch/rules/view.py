@@ -26,38 +26,30 @@ class Rows:
     __slots__ = ("absent", "absmax", "any_bad", "bad", "l2", "n", "rms")
 
     def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
-        floats = np.full((3, size), np.nan)
-        counts = np.zeros((2, size), dtype=np.int64)
-        counts[0] = -1
+        self.l2: Float = np.full(size, np.nan)
+        self.absmax: Float = np.full(size, np.nan)
+        self.n: Integer = np.full(size, -1)
+        self.bad: Integer = np.zeros(size, dtype=np.int64)
         self.absent: Mask = np.zeros(size, dtype=np.bool_)
         for block in blocks:
-            _scatter(block, slots[block.sites], floats, counts, self.absent)
-        self.l2: Float = floats[0]
-        self.absmax: Float = floats[1]
-        self.rms: Float = floats[2]
-        self.n: Integer = counts[0]
-        self.bad: Integer = counts[1]
-        self.any_bad = bool(self.bad.any())
+            self._scatter(block, slots[block.sites])
+        self.rms: Float = self.l2 / np.sqrt(np.maximum(self.n - self.bad, 1))
+        self.any_bad = bool(np.count_nonzero(self.bad))
+
+    def _scatter(self, block: Block, at: Index) -> None:
+        values = block.statistics
+        if len(at) and at.min() == NOWHERE:
+            keep = at != NOWHERE
+            at, values = at[keep], values.take(keep)
+        self.l2[at], self.absmax[at] = values.l2, values.absmax
+        self.n[at], self.bad[at] = values.n, values.nan + values.inf
+        if block.stage == ABSENT:
+            self.absent[at] = True
 
     @property
     def present(self) -> Mask:
         """Sites that have elements, shape [m]."""
         return self.n > 0
-
-
-def _scatter(block: Block, at: Index, floats: Float, counts: Integer, absent: Mask) -> None:
-    values = block.statistics
-    bad = values.nan + values.inf
-    finite = np.maximum(values.n - bad, 1)
-    columns = np.stack([values.l2, values.absmax, values.l2 / np.sqrt(finite)])
-    whole = np.stack([values.n, bad])
-    if len(at) and at.min() == NOWHERE:
-        keep = at != NOWHERE
-        at, columns, whole = at[keep], columns[:, keep], whole[:, keep]
-    floats[:, at] = columns
-    counts[:, at] = whole
-    if block.stage == ABSENT:
-        absent[at] = True
 
 
 class StepView:
@@ -82,6 +74,11 @@ class StepView:
     def captured(self) -> bool:
         """Whether any signal was captured."""
         return bool(self._blocks)
+
+    @property
+    def signals(self) -> Iterable[str]:
+        """The signals that were captured."""
+        return self._blocks.keys()
 
     @cached_property
     def loss(self) -> float | None:
