@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from gradwatch.guard import Guard
-from gradwatch_jax import compat, equations, naming, pairing, remarks, ring
+from gradwatch_jax import compat, compat_mapped, equations, naming, pairing, remarks, ring
 from gradwatch_jax.activations import Activations
 from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Tap, Trained
 from gradwatch_jax.kernel import Rows
@@ -255,7 +255,7 @@ class Collector:
     def _rows(self, place: Place) -> Rows:
         compute = gradient_rows if self._memory is None or place.nested else compiled_gradient_rows
         plan = self._nested_plan() if place.nested else self._plan
-        grouped = self._grouped and not place.mapped
+        grouped = self._grouped and not (place.mapped or compat_mapped.constrained())
         return compute(place.gradients, plan, always=self._wishes.always, grouped=grouped)
 
     def _nested_plan(self) -> Any:
@@ -286,7 +286,7 @@ class Collector:
         if any(compat.is_deleted(array) for array in old):
             return None, None
         compute = parameter_rows if self._memory is None else compiled_parameter_rows
-        grouped = self._grouped and self._region is None
+        grouped = self._grouped and self._region is None and not compat_mapped.constrained()
         return compute(old, new, self._plan, signals=signals, grouped=grouped)
 
     def _read(self, place: Place) -> Ring:

@@ -85,6 +85,11 @@ def operations() -> list[Any]:
     return [eqn for eqn in alive if hasattr(eqn, "in_tracers")]
 
 
+def constrained() -> bool:
+    """Tells whether the current trace has placed an array on devices so far."""
+    return any(operation.primitive.name == "sharding_constraint" for operation in operations())
+
+
 def result(like: Any, operation: Any, position: int) -> Any:
     """Returns a result of an operation as an array of the trace of another array."""
     variable = operation.outvars[position]
