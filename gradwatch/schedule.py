@@ -16,6 +16,9 @@ ALARM_STEPS: Final = 16
 ALARM_PERIOD: Final = 256
 _DENSE: Final = 16
 _EARLY: Final = 64
+_GRADIENT: Final = frozenset({"gradient"})
+_WEIGHTS: Final = frozenset({"update", "weight"})
+_LAYERS: Final = frozenset(ACTIVATION_SIGNALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Schedule:
         self._stride = 1
         self._spent = 0.0
         self._allowed = 0.0
+        self._plans: dict[tuple[frozenset[str], bool], Plan] = {}
 
     def plan(self, step: int) -> Plan:
         """Returns what to capture at this step."""
@@ -106,12 +110,12 @@ class Schedule:
             return self._make(self.signals, histogram=True)
         if self.every is not None:
             return self._make(self.signals, histogram=True) if step % (self.every * self._stride) == 0 else NOTHING
-        wanted = {"gradient"}
+        wanted = _GRADIENT
         if step < _EARLY or step % (32 * self._stride) == 0:
-            wanted |= {"update", "weight"}
+            wanted |= _WEIGHTS
         if step < _DENSE or step % ((4 if step < _EARLY else 64) * self._stride) == 0:
-            wanted |= set(ACTIVATION_SIGNALS)
-        return self._make(wanted & self.signals, histogram=step < _DENSE or step % (8 * self._stride) == 0)
+            wanted |= _LAYERS
+        return self._make(wanted, histogram=step < _DENSE or step % (8 * self._stride) == 0)
 
     def alarm(self, step: int) -> None:
         """Asks for all signals during the next 16 steps, at most once in 256."""
@@ -132,11 +136,13 @@ class Schedule:
         """Returns the cadence as plain data for the run's manifest."""
         return {"every": self.every, "signals": sorted(self.signals), "budget": self.budget}
 
-    def _make(self, signals: Collection[str], *, histogram: bool) -> Plan:
-        if self._lean:
-            signals, histogram = set(signals) & {"gradient"}, False
-        gradient = "gradient" in signals
-        return Plan(gradient=gradient, histogram=gradient and histogram, signals=frozenset(signals))
+    def _make(self, wanted: frozenset[str], *, histogram: bool) -> Plan:
+        key = (wanted, histogram)
+        if key not in self._plans:
+            signals = wanted & self.signals & (_GRADIENT if self._lean else wanted)
+            gradient = "gradient" in signals
+            self._plans[key] = Plan(gradient, gradient and histogram and not self._lean, signals)
+        return self._plans[key]
 
 
 def _checked_signals(signals: Collection[str] | None) -> frozenset[str]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from gradwatch import native
 from gradwatch.record import ABSENT, ACTIVATION_SIGNALS, Block, SiteTable, StepRecord
@@ -15,6 +14,7 @@ from gradwatch.scalars import Reader, read
 from gradwatch.statistics import BINS, NULL, Histogram, Statistics, UnitCounts, concatenate, empty, merge
 from gradwatch_torch.activations import Capture, Captures
 from gradwatch_torch.device import HostCopy
+from gradwatch_torch.gradients import NONE, Ids
 from gradwatch_torch.measure import InC, Measured
 from gradwatch_torch.units import UnitMemory, join_alive
 
@@ -24,7 +24,7 @@ class Part:
     """The rows of one parameter signal."""
 
     signal: str
-    sites: npt.NDArray[np.uint32]
+    sites: Ids
     measured: Measured
     stage: str
 
@@ -52,7 +52,7 @@ class PendingStep:
     sites: SiteTable
     memory: UnitMemory
     parts: list[Part] = field(default_factory=list)
-    absent: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, dtype=np.uint32))
+    absent: Ids = field(default_factory=lambda: NONE)
     captures: Captures = field(default_factory=dict)
     facts: dict[str, Reader] = field(default_factory=dict)
     logged: Mapping[str, Reader] = field(default_factory=dict)
