@@ -85,7 +85,10 @@ class GradientPart:
         return self._stage(len(slots)), joined
 
     def _stage(self, rows: int) -> str:
-        return MICRO if rows * self.place.shards > 1 else "unscaled"
+        if rows * self.place.shards > 1:
+            return MICRO
+        one_process: bool = getattr(self.ring.rows.floats, "is_fully_addressable", True)
+        return "unscaled" if one_process else "reduced"
 
 
 @dataclass(slots=True)
