@@ -20,6 +20,7 @@ from torch.nn.modules import module as torch_module
 
 from gradwatch.guard import Guard
 from gradwatch.record import Site, SiteTable
+from gradwatch_torch.arrival import is_capturing
 from gradwatch_torch.device import HostCopy
 from gradwatch_torch.measure import Measured, Reader
 from gradwatch_torch.units import AliveUnits, alive_units, saturated_pairs, unit_axis
@@ -112,7 +113,7 @@ class Activations:
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         layer = self._layers.get(module)
-        if layer is None or not torch.is_grad_enabled() or self._is_recomputed(module):
+        if layer is None or not torch.is_grad_enabled() or is_capturing() or self._is_recomputed(module):
             return
         incoming = first_tensor((args, kwargs))
         inherited = None if incoming is None else self._axis_of(incoming)

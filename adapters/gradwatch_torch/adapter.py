@@ -16,6 +16,7 @@ from gradwatch.errors import GradwatchError
 from gradwatch.plugins import Session
 from gradwatch_torch import interception, targets
 from gradwatch_torch.activations import Activations, Layer
+from gradwatch_torch.arrival import is_capturing
 from gradwatch_torch.capture import OptimizerCapture, Shared
 from gradwatch_torch.device import HostCopy
 from gradwatch_torch.first_pass import FirstPass
@@ -273,7 +274,7 @@ class TorchAdapter:
     def _clipping(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = dict(zip(("parameters", "max_norm", "total_norm"), args, strict=False)) | kwargs
         norm, parameters = bound["total_norm"], bound["parameters"]
-        if not isinstance(norm, Tensor) or hasattr(norm, "to_local"):
+        if not isinstance(norm, Tensor) or hasattr(norm, "to_local") or is_capturing():
             return
         tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         limit = bound["max_norm"]

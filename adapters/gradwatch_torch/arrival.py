@@ -118,6 +118,6 @@ def stream(device: torch.device) -> int:
     return torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0
 
 
-def is_capturing(device: torch.device) -> bool:
+def is_capturing() -> bool:
     """Tells whether a CUDA graph is being captured, where nothing is computed and so nothing arrives."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

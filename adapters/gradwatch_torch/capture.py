@@ -17,6 +17,7 @@ from gradwatch.record import PARAMETER_SIGNALS
 from gradwatch.scalars import Reader
 from gradwatch.schedule import Plan
 from gradwatch_torch.activations import Activations, join_captures
+from gradwatch_torch.arrival import is_capturing
 from gradwatch_torch.device import HostCopy
 from gradwatch_torch.gradients import NONE, Gradients, Ids
 from gradwatch_torch.losses import Losses
@@ -102,7 +103,12 @@ class OptimizerCapture:
         self._optimizer = weakref.ref(optimizer)
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Opens the step: reads the gradients and, on the schedule's steps, copies the weights."""
+        """Opens the step: reads the gradients and, on the schedule's steps, copies the weights.
+
+        While a CUDA graph is being captured nothing is computed, so that is no step.
+        """
+        if is_capturing():
+            return
         began = time.perf_counter()
         self._session.recorder.start()
         self._pending = pending = self._open()

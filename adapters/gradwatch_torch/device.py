@@ -33,7 +33,7 @@ class OnDevice:
         vectors = [flat(tensor) for tensor in tensors]
         self._n = np.array([vector.numel() for vector in vectors], dtype=np.int64)
         self._counts, self._histogram = counts, histogram
-        self._null = any(is_capturing(vector.device) for vector in vectors)
+        self._null = is_capturing()
         self._groups = [] if self._null else [_Group(vectors, index, counts, histogram) for index in _groups(vectors)]
         self._statistics: Statistics | None = None
 
@@ -94,15 +94,17 @@ class HostCopy:
     """A small tensor on its way to the host; unknown when a CUDA graph was being captured."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._arrival = Arrival([_unknown(tensor) if is_capturing(tensor.device) else tensor])
+        self._copy = tensor.detach().clone() if tensor.device.type == "cpu" else None
+        if self._copy is None:
+            self._arrival = Arrival([_unknown(tensor) if is_capturing() else tensor])
 
     def ready(self) -> bool:
         """Tells without waiting whether the copy is there."""
-        return self._arrival.ready()
+        return self._copy is not None or self._arrival.ready()
 
     def tensor(self) -> Tensor:
         """Returns the copy; waits for the device if it must, so it is called on the writer thread."""
-        return self._arrival.tensors()[0]
+        return self._arrival.tensors()[0] if self._copy is None else self._copy
 
     def scalar(self) -> float:
         """Returns the only element."""

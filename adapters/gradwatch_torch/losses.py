@@ -7,6 +7,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from gradwatch.scalars import Reader
+from gradwatch_torch.arrival import is_capturing
 from gradwatch_torch.device import HostCopy
 
 _MOST_PASSES: Final = 4096
@@ -23,6 +24,8 @@ class Losses:
 
     def listen(self, args: tuple[Any, ...], _: dict[str, Any]) -> None:
         """Takes the arguments of a ``Tensor.backward``; a root that is no scalar makes the step's loss unknown."""
+        if is_capturing():
+            return
         root = args[0]
         if self._stale:
             self._roots, self._known, self._stale = [], True, False

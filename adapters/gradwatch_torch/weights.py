@@ -46,8 +46,8 @@ class Weights:
                 return None
             if self._reader.fits(now) and all(map(_same_strides, now, self._copies)):
                 return self._reader.read(now, flags=native.COUNTS, minus=self._copies)
-            for tensor, before in zip(now, self._copies, strict=True):
-                torch.sub(tensor, before, out=before)
+            torch._foreach_neg_(self._copies)
+            torch._foreach_add_(self._copies, list(now))
             return reduce(self._copies, counts=True)
 
     def weight(self) -> Measured:
