@@ -30,7 +30,7 @@ class OnDevice:
     """
 
     def __init__(self, tensors: Sequence[Tensor], *, counts: bool, histogram: bool) -> None:
-        vectors = [flat(tensor) for tensor in tensors]
+        vectors = [tensor if fused.is_plain(tensor) else flat(tensor) for tensor in tensors]
         self._n = np.array([vector.numel() for vector in vectors], dtype=np.int64)
         self._counts, self._histogram = counts, histogram
         self._null = is_capturing()
@@ -65,7 +65,7 @@ class _Group:
             reduction = Fused(chosen, counts=counts, histogram=histogram)
             reduction.launch()
         else:
-            reduction = Packed(chosen, counts=counts, histogram=histogram)
+            reduction = Packed([flat(tensor) for tensor in chosen], counts=counts, histogram=histogram)
             self._padding = reduction.padding if counts else 0
         self._owner = np.array(index, dtype=np.int64)[reduction.owner]
         self.arrival = Arrival(reduction.results)

@@ -44,7 +44,7 @@ class Fused:
         """Lays out the launch.
 
         Args:
-            vectors: one-dimensional contiguous tensors of the kinds that ``takes`` names, not all empty.
+            vectors: tensors that ``is_plain`` holds of, not all empty.
             counts: also take zeros and subnormals.
             histogram: also take the histogram, and with it the counts.
         """
@@ -65,6 +65,11 @@ class Fused:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             kernel = _kernel().reduce_chunks[(len(rows),)]
             kernel(self._table, rows, bins, **self._flags, TILE=TILE, num_warps=_WARPS, enable_fp_fusion=True)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Tells whether a tensor can be read from its address on as it is; ``flat`` costs far more than this question."""
+    return tensor.dtype in KINDS and tensor.is_contiguous() and not tensor.is_neg()
 
 
 def takes(tensor: Tensor) -> bool:

@@ -68,6 +68,9 @@ def layouts() -> list[Tensor]:
     image = base[1:].view(4, 6, 5, 3)
     return [
         base[1:],
+        image,
+        base[0],
+        torch._neg_view(random(11, torch.float32)),
         image.to(memory_format=torch.channels_last),
         image[:, ::2],
         torch.zeros(0),
