@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.torch.capturing import Captured, capture
 
+pytestmark = pytest.mark.usefixtures("reading")
+
 
 def norm(tensor: Tensor) -> float:
     return float(tensor.detach().double().norm())

@@ -17,6 +17,8 @@ from tests.torch.capturing import Captured, capture
 
 APPROX = 1e-6
 
+pytestmark = pytest.mark.usefixtures("reading")
+
 
 def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
