@@ -210,6 +210,7 @@ def test_an_error_that_cannot_be_shown_is_survived(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")  # of libraries other tests loaded
 def test_a_forked_child_writes_nothing_and_does_not_hang() -> None:
     """In the child the recorder is inert: put and close return at once."""
     sink = Memory()
