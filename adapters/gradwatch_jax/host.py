@@ -15,17 +15,18 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
     """Returns the columns of m sites in float64.
 
     Args:
-        rows: arrays of shape [m, ...], on the host or on their way there.
+        rows: arrays of shape [m, ...], or longer, on the host or on their way there.
         sizes: elements of each array, shape [m].
         full: whether counts and histogram were taken at this step.
     """
-    floats, integers = np.asarray(rows.floats).astype(np.float64), np.asarray(rows.integers)
+    m = len(sizes)
+    floats, integers = np.asarray(rows.floats)[:m].astype(np.float64), np.asarray(rows.integers)[:m]
     exponent, nan, inf = integers.T.astype(np.int64)
     scale = np.ldexp(1.0, exponent)
     finite = sizes - nan - inf
     null = 0.0 if finite.all() else np.where(finite > 0, 0.0, np.nan)
-    counts = _integers(rows.counts) if full else None
-    bins = _integers(rows.bins) if full else None
+    counts = _integers(rows.counts, m) if full else None
+    bins = _integers(rows.bins, m) if full else None
     return Statistics(
         sizes,
         np.sqrt(floats[:, 0]) * scale + null,
@@ -39,5 +40,5 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
     )
 
 
-def _integers(column: Any) -> npt.NDArray[np.int64] | None:
-    return None if column is None else np.asarray(column, dtype=np.int64)
+def _integers(column: Any, m: int) -> npt.NDArray[np.int64] | None:
+    return None if column is None else np.asarray(column)[:m].astype(np.int64)

@@ -44,6 +44,17 @@ def is_spread(step: Any) -> bool:
     return "in_shardings" in options or "out_shardings" in options
 
 
+def donates(step: Any) -> bool:
+    """Tells whether a step gives up buffers of its arguments."""
+    kind = compat.jit_kind(step)
+    if kind == "equinox":
+        return bool(step.donate_first or step.donate_rest)
+    if kind is None:
+        return False
+    options = compat.nnx_options(step)[1] if kind == "nnx" else compat.jit_options(step)
+    return bool(options["donate_argnums"] or options["donate_argnames"])
+
+
 def _jit(jit: Callable[..., Any], inner: Callable[..., Any], options: dict[str, Any], run: Run) -> Instrumented:
     def traced(plan: Any, *args: Any, **kwargs: Any) -> tuple[Any, Captured]:
         return run(inner, plan, args, kwargs)

@@ -57,7 +57,7 @@ class GradientPart:
         """Returns the rows that hold this step's gradient, several for micro-batches, none if it was not taken."""
         if not self.place.kept:
             return [-1]
-        count = int(np.asarray(self.ring.count))
+        count = int(np.asarray(self.ring.count).flat[0])
         if self.place.pooled:
             return list(range(min(count, self.place.kept)))
         last = count - 1 if self.write is None else self.write

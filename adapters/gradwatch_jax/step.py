@@ -18,7 +18,8 @@ from gradwatch_jax import compat, compat_mapped, flags, pairing, remarks
 from gradwatch_jax.captured import Captured, Layout
 from gradwatch_jax.collector import Collector, Memory, Wishes
 from gradwatch_jax.feedback import Feedback
-from gradwatch_jax.instrument import Instrumented, instrument, is_spread
+from gradwatch_jax.instrument import Instrumented, donates, instrument, is_spread
+from gradwatch_jax.padding import padded
 from gradwatch_jax.pending import GradientPart, Part, PendingStep
 from gradwatch_jax.sites import SiteIds, Sites
 
@@ -56,6 +57,8 @@ class WatchedStep:
         self._prepare = guard.wrap(self._before)
         self._hand_over = guard.wrap(self._after)
         self._finish = guard.wrap(Collector.finish)
+        self._pad = guard.wrap(padded)
+        self._donates: bool = guard.wrap(donates, default=False)(function)
         instrumented: Instrumented | None = guard.wrap(instrument)(function, self._observe)
         if instrumented is None:
             self._memory = Memory()
@@ -113,6 +116,8 @@ class WatchedStep:
         with compat.listening(collector.listen), opened, compat.fresh_context(context):
             result = function(*args, **kwargs)
         captured = self._finish(collector, before, (args, kwargs), result)
+        if captured is not None and self._donates:
+            captured = self._pad(captured, list(before.values()))
         return result, captured if captured is not None else Captured(Layout())
 
     def _run_plain(self, plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Captured]:
