@@ -158,6 +158,8 @@ def test_two_processes_want_one_directory(tmp_path: Path) -> None:
         assert load_recording(tmp_path / name).steps().tolist() == list(range(30))
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")  # of libraries other tests loaded
 def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     """In a forked child the writer is deaf: the files are the parent's."""
     source = SyntheticRun(layers=1, steps=8)
