@@ -124,6 +124,28 @@ def test_the_update_is_what_was_added(dtype: torch.dtype, kind: str) -> None:
     assert watched.update() is None
 
 
+def test_the_update_of_large_weights_is_what_was_added() -> None:
+    """Copies in huge pages hold every weight in its own place, whatever its dtype and strides."""
+    weights = [
+        nn.Parameter(torch.randn(1000, 2000).T),
+        nn.Parameter(torch.randn(0)),
+        nn.Parameter(torch.randn(3, dtype=torch.float64)),
+        nn.Parameter(torch.randn(1001).bfloat16()),
+        nn.Parameter(torch.randn(500, 500)),
+    ]
+    watched = Weights(weights)
+    for _ in range(2):
+        watched.copy()
+        with torch.no_grad():
+            weights[0][1999, 999] += 4.0
+            for weight in weights[2:]:
+                weight.view(-1)[-1] += 1.0
+        found = resolved(watched.update())
+        np.testing.assert_allclose(found.l2[[0, 2, 3, 4]], [4.0, 1.0, 1.0, 1.0], rtol=1e-2)
+    watched.forget()
+    assert watched.update() is None
+
+
 def test_an_update_without_the_weights_it_began_with_is_none() -> None:
     """Weights of another size since the copy have no update."""
     weight = nn.Parameter(torch.ones(4))
