@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.jax.processes import run
@@ -71,3 +73,22 @@ def test_sharded_parameters_give_one_true_number_a_layer() -> None:
     assert found["updates"] == 20
     assert found["bins"] == 64 * 512 * 2 + 64
     assert sum(found["gathered"]) <= sum(found["gathered_bare"]) + 1024
+
+
+@pytest.fixture(scope="module")
+def spread() -> Any:
+    return run("-m", "tests.jax.sharding_devices")
+
+
+@pytest.mark.parametrize("how", ["options", "constraint", "typed mesh", "nnx"])
+def test_however_arrays_are_spread_each_layer_has_one_number(spread: Any, how: str) -> None:
+    """By the jit's options, nnx.jit's, a constraint inside or a typed mesh: true norms, the same bits and places."""
+    found = spread[how]
+    assert found["notes"] == []
+    assert found["same"]
+    assert found["placed alike"]
+    assert max(found["devices"]) == 4
+    assert found["l2"] == pytest.approx(spread["expected"], rel=1e-4)
+    assert found["updates"] == [2, 2]
+    bare, watched = found["gathered"]
+    assert watched <= bare
