@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -221,7 +221,10 @@ def _culprit(profile: Profile, lowest: int) -> int:
 
 def _medians(profiles: list[Profile], name: str) -> Float:
     stacked = np.stack([getattr(profile, name) for profile in profiles])
-    known = np.isfinite(stacked).any(axis=0)
+    finite = np.isfinite(stacked)
+    if finite.all():
+        return cast("Float", np.median(stacked, axis=0))
+    known = finite.any(axis=0)
     result = np.full(stacked.shape[1], np.nan)
     if known.any():
         result[known] = np.nanmedian(stacked[:, known], axis=0)

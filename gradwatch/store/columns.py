@@ -222,8 +222,14 @@ def _count_column(blocks: list[tuple[StepRecord, Block]], name: str) -> Integer:
     for _, block in blocks:
         source = block.units if name in UNITS else block.statistics
         counts = None if source is None else getattr(source, name)
-        parts.append(np.full(len(block.sites), NULL, dtype=np.int64) if counts is None else counts)
-    return _join(parts, np.int64)
+        parts.append(counts)
+    if all(counts is None for counts in parts):
+        return np.full(sum(len(block.sites) for _, block in blocks), NULL, dtype=np.int64)
+    sizes = [len(block.sites) for _, block in blocks]
+    nulls = {size: np.full(size, NULL, dtype=np.int64) for size in set(sizes)}
+    return _join(
+        [nulls[size] if counts is None else counts for counts, size in zip(parts, sizes, strict=True)], np.int64
+    )
 
 
 def _histograms(blocks: list[tuple[StepRecord, Block]], lengths: Integer) -> tuple[Integer, Histogram]:
