@@ -113,7 +113,8 @@ class PendingStep:
                 l2 = block.statistics.l2
                 if clipped:
                     l2 = l2[[i for i, site in enumerate(block.sites.tolist()) if site not in clipped]]
-                squares += float(np.nansum(np.square(l2)))
+                norm = float(np.dot(l2, l2))
+                squares += norm if np.isfinite(norm) else float(np.nansum(np.square(l2)))
         threshold = {"clip_threshold": min(clip.max_norm() for clip in self.clips)} if self.clips else {}
         return {"total_norm": squares**0.5, **threshold}
 

@@ -82,19 +82,22 @@ def reduce(
 
 def statistics(rows: npt.NDArray[Any], sizes: npt.NDArray[np.int64], *, flags: int) -> Statistics:
     """Returns the columns of rows, shape [m]; null where they were not taken, or over no finite element."""
-    nan, inf = rows["nan"].astype(np.int64), rows["inf"].astype(np.int64)
-    null = np.where(sizes - nan - inf > 0, 0.0, np.nan)
+    nan, inf = rows["nan"], rows["inf"]
+    l2, total, absmax = (rows[name] for name in ("l2", "sum", "absmax"))
+    nothing = nan + inf == sizes
+    if np.count_nonzero(nothing):
+        l2, total, absmax = (np.where(nothing, np.nan, column) for column in (l2, total, absmax))
     counted = bool(flags & (COUNTS | HISTOGRAM))
     return Statistics(
         sizes,
-        rows["l2"] + null,
-        rows["sum"] + null,
-        rows["absmax"] + null,
+        l2,
+        total,
+        absmax,
         nan,
         inf,
-        rows["zeros"].astype(np.int64) if counted else None,
-        rows["subnormal"].astype(np.int64) if counted else None,
-        rows["bins"].astype(np.uint32) if flags & HISTOGRAM else None,
+        rows["zeros"] if counted else None,
+        rows["subnormal"] if counted else None,
+        rows["bins"] if flags & HISTOGRAM else None,
     )
 
 
