@@ -103,6 +103,8 @@ class Activations:
 
     def take(self, optimizer: str) -> Captures:
         """Removes and returns the captures of the layers that an optimizer trains."""
+        if not self._captures:
+            return {}
         keys = [key for key in self._captures if self._owner[key[1]] in (optimizer, None)]
         return {key: self._captures.pop(key) for key in keys}
 

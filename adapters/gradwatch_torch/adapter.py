@@ -18,7 +18,7 @@ from gradwatch_torch import interception, targets
 from gradwatch_torch.activations import Activations, Layer
 from gradwatch_torch.arrival import is_capturing
 from gradwatch_torch.capture import OptimizerCapture, Shared
-from gradwatch_torch.device import HostCopy
+from gradwatch_torch.device import HostCopy, scalar_reader
 from gradwatch_torch.first_pass import FirstPass
 from gradwatch_torch.losses import Losses
 from gradwatch_torch.manual import ManualLoop
@@ -122,7 +122,7 @@ class TorchAdapter:
     def scalar(self, value: Any) -> Callable[[], float] | None:
         """Returns a reader of a tensor of one element, or None."""
         if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-            return HostCopy(value).scalar
+            return scalar_reader(value)
         return None
 
     def world(self) -> tuple[int, int] | None:
@@ -278,7 +278,7 @@ class TorchAdapter:
             return
         tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         limit = bound["max_norm"]
-        max_norm = HostCopy(limit).scalar if isinstance(limit, Tensor) else functools.partial(float, limit)
+        max_norm = scalar_reader(limit) if isinstance(limit, Tensor) else functools.partial(float, limit)
         for capture in self._captures.values():
             capture.clipped(tensors, max_norm, HostCopy(norm))
 

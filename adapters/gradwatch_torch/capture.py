@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from gradwatch.scalars import Reader
 from gradwatch.schedule import Plan
 from gradwatch_torch.activations import Activations, join_captures
 from gradwatch_torch.arrival import is_capturing
-from gradwatch_torch.device import HostCopy
+from gradwatch_torch.device import HostCopy, scalar_reader
 from gradwatch_torch.gradients import NONE, Gradients, Ids
 from gradwatch_torch.losses import Losses
 from gradwatch_torch.pending import Clip, Part, PendingStep
@@ -182,7 +183,8 @@ class OptimizerCapture:
         session, step = self._session, self.ended
         pending.loss_scale = self.loss_scale
         captures = pending.captures or self._shared.activations.take(self.key)
-        pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
+        if captures:
+            pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
         suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan else {}
         pending.logged = session.scalars.end_step(step, self._index, pending.time, suggested)
         if self.plan or pending.logged or pending.skipped:
@@ -252,12 +254,8 @@ def _closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def _learning_rate(optimizer: Optimizer) -> Reader:
     rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-    readers = [HostCopy(rate).scalar if isinstance(rate, Tensor) else _constant(float(rate)) for rate in rates]
+    readers = [scalar_reader(rate) if isinstance(rate, Tensor) else functools.partial(float, rate) for rate in rates]
     return lambda: max((reader() for reader in readers), default=float("nan"))
-
-
-def _constant(value: float) -> Reader:
-    return lambda: value
 
 
 def _copy(value: Any) -> HostCopy | None:

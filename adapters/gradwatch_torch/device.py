@@ -6,7 +6,8 @@ device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -109,6 +110,13 @@ class HostCopy:
     def scalar(self) -> float:
         """Returns the only element."""
         return float(self.tensor())
+
+
+def scalar_reader(tensor: Tensor) -> Callable[[], float]:
+    """Returns what reads a tensor of one element later, as it is now; on the host that needs no copy."""
+    if tensor.device.type == "cpu":
+        return functools.partial(float, tensor.item())
+    return HostCopy(tensor).scalar
 
 
 def _unknown(tensor: Tensor) -> Tensor:

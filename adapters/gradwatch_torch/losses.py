@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradwatch.scalars import Reader
 from gradwatch_torch.arrival import is_capturing
-from gradwatch_torch.device import HostCopy
+from gradwatch_torch.device import HostCopy, scalar_reader
 
 _MOST_PASSES: Final = 4096
 
@@ -17,7 +17,7 @@ class Losses:
     """Collects the scalar roots since the last step; their sum is what the accumulated gradient is the gradient of."""
 
     def __init__(self) -> None:
-        self._roots: list[HostCopy] = []
+        self._roots: list[Reader] = []
         self._known = True
         self._stale = False
         self._readers: set[str] = set()
@@ -32,7 +32,7 @@ class Losses:
             self._readers.clear()
         self._known &= isinstance(root, Tensor) and root.numel() == 1 and len(self._roots) < _MOST_PASSES
         if self._known:
-            self._roots.append(HostCopy(root))
+            self._roots.append(scalar_reader(root))
 
     def read(self, optimizer: str, scale: HostCopy | None) -> dict[str, Reader]:
         """Returns a reader of the loss, divided by the loss scale; empty when it is not known or not new."""
@@ -40,7 +40,7 @@ class Losses:
         if not roots or not self._known or optimizer in self._readers:
             return {}
         self._readers.add(optimizer)
-        return {"loss": lambda: sum(root.scalar() for root in roots) / (1.0 if scale is None else scale.scalar())}
+        return {"loss": lambda: sum(root() for root in roots) / (1.0 if scale is None else scale.scalar())}
 
     def end_step(self) -> None:
         """Makes the next backward pass begin anew."""
