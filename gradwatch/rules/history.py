@@ -82,6 +82,8 @@ class History:
         ratio: at a record with updates, rms(update) / max(rms(weight before the step), initial rms) of each parameter,
             shape [p], else None. Source of the ratio: the notes of Stanford CS231n, which give 1e-3 as usual. The floor
             keeps weights that start at 0 from counting as moved without bound. None where nothing moved.
+        sees_inside: whether activation gradients were ever captured at most layers that own a matrix; at layers within
+            a loop or a compiled part they are not.
         still: whether nothing moved at a record with updates: every one of them is exactly 0. So it is at the steps of
             an optimizer that accumulates micro-batches on which it applies nothing.
         moved_between: whether a weight changed since the record before with weights, though nothing moves at this one.
@@ -102,6 +104,7 @@ class History:
         self.spoilt = False
         self._slowest = float("nan")
         self._weight: Float = np.zeros(0)
+        self.sees_inside = False
         self.still = self.moved_between = False
         self._still_run = self._longest_still = 0
 
@@ -119,6 +122,9 @@ class History:
             self.last_step = view.step
         for signal in view.signals:
             self.samples[signal] += 1
+        if view.activation_gradient is not None:
+            seen = view.activation_gradient.n[view.layout.chain] > 0
+            self.sees_inside |= bool(2 * seen.sum() >= seen.size)
         if view.loss is not None:
             self.loss_logged = True
             self.loss.observe(view.loss)

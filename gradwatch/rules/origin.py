@@ -137,19 +137,35 @@ def _backward(view: StepView, order: list[int], deltas: Rows) -> Origin:
     clean = inner is not None and known and inner.bad[culprit] == 0
     # A plain layer does not fail: then the operation between the two does, which belongs to the lower one's block.
     if nearest is not None and (clean or (not known and not suspect(view.layout.class_of[culprit]))):
-        culprit = nearest
+        return _behind(view, nearest, culprit, deltas)
     name = called(view.layout.layers[culprit])
-    bad = np.flatnonzero(deltas.bad)
     return Origin(
         title=f"The gradient becomes non-finite on its way back through {name}",
         layer=view.layout.layers[culprit],
-        layers=in_depth_order(view.layout, [*bad, culprit], culprit),
+        layers=in_depth_order(view.layout, [*np.flatnonzero(deltas.bad), culprit], culprit),
         evidence=(
             f"At step {view.step} all outputs are finite; the gradient is finite at the output of {name} and not "
             "finite before it.",
             *_facts(view),
         ),
         cause=f"The derivative of an operation in {name} fails, as that of a root, a norm or a quotient does at 0.",
+    )
+
+
+def _behind(view: StepView, lower: int, upper: int, deltas: Rows) -> Origin:
+    """Names the lower of the two modules between which the gradient stops being finite."""
+    name, following = called(view.layout.layers[lower]), called(view.layout.layers[upper])
+    between = f"between {name} and {following}" if upper != lower else f"behind {name}"
+    return Origin(
+        title=f"The gradient becomes non-finite on its way back to {name}",
+        layer=view.layout.layers[lower],
+        layers=in_depth_order(view.layout, np.flatnonzero(deltas.bad), lower),
+        evidence=(
+            f"At step {view.step} all outputs are finite; the gradient is not finite at the output of {name}, the last "
+            "layer in forward order where it is not.",
+            *_facts(view),
+        ),
+        cause=f"The derivative of an operation {between} fails, as that of a root, a norm or a quotient does at 0.",
     )
 
 

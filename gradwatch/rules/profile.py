@@ -57,13 +57,13 @@ def gradient_profile(view: StepView, history: History, ratio: Float | None) -> P
 
     The *norm* of the activation gradient, not its rms, is compared over layers: with weights of variance
     2 / fan_in it is kept through layers of any width, and through strides and pooling (He et al. 2015, section 2.2).
-    Weight gradients stand in only for runs without activation gradients, because in a net with the same gain in
-    every layer they are equal at all depths.
+    Weight gradients stand in only for runs without activation gradients of most layers, because in a net with the same
+    gain in every layer they are equal at all depths.
     """
     layout = view.layout
-    deltas = view.activation_gradient
+    deltas = view.activation_gradient if history.sees_inside else None
     chain = layout.chain
-    if deltas is None and (history.samples["activation_gradient"] or view.gradient is None):
+    if deltas is None and (history.sees_inside or view.gradient is None):
         return None
     if len(chain) == 0:
         return None

@@ -95,7 +95,7 @@ class Vanishing:
 
     def not_applied(self) -> str | None:
         """Needs a chain of layers and a few samples."""
-        source = "activation_gradient" if self._history.samples["activation_gradient"] else "gradient"
+        source = "activation_gradient" if self._history.sees_inside else "gradient"
         few = too_few(source, self._history.samples[source], self._small.k)
         if few is not None or self._small.samples >= self._small.k:
             return few
@@ -258,7 +258,10 @@ def _cause(layout: Layout, profile: Profile, place: int, onset: int | None) -> s
             f"Each {squashing[0]} passes on only part of the gradient, and the initialisation does not make up for it; "
             "over many layers the parts multiply."
         )
-    return "The initialisation is too small for the activation and the depth: each layer passes on too little gradient."
+    small = "The initialisation is too small for the activation and the depth"
+    # Functions between the layers, as JAX has them, have no class.
+    unseen = len(np.unique(layout.layer_of)) == len(layout.layers)
+    return small + (", or the activation squashes" if unseen else "") + ": each layer passes on too little gradient."
 
 
 def _advice(layout: Layout, profile: Profile) -> tuple[str, ...]:

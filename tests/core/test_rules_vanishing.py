@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from gradwatch.record import PARAMETER_SIGNALS, Block
 from tests.core.chain import Chain
 
 SLOPE = 10.0 ** (-0.7 * np.arange(11, -1, -1))
@@ -34,6 +37,24 @@ def test_zero_updates_by_rounding_are_evidence_of_vanishing() -> None:
         chain.record(step, gradient=1e-2 * SLOPE, delta=1e-3 * SLOPE, update=updates, loss=2.3) for step in range(40)
     ]
     assert [finding.kind for finding in chain.analyze(records).findings] == ["vanishing"]
+
+
+def test_weight_gradients_stand_in_where_most_layers_are_not_seen() -> None:
+    """Of layers in a loop no activation gradient is captured: then their weights' gradients show the fall."""
+    chain = Chain(12)
+    shown = np.array([chain.sites.find("activation_gradient", name) for name in ("fc0", "fc11")])
+    records = []
+    for step in range(40):
+        record = chain.record(step, gradient=1e-2 * SLOPE, delta=1e-3 * SLOPE, update=1e-3 * SLOPE, loss=2.3)
+        blocks = []
+        for block in record.blocks:
+            kept = np.isin(block.sites, shown) | (block.signal != "activation_gradient")
+            if step % 4 == 0 or block.signal in PARAMETER_SIGNALS:
+                blocks.append(Block(block.signal, block.sites[kept], block.statistics.take(kept), block.stage))
+        records.append(replace(record, blocks=tuple(blocks)))
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.layer) == ("vanishing", "critical", "fc0")
+    assert "weight gradient" in finding.evidence[0]
 
 
 def test_small_gradients_that_still_move_the_weights_are_a_notice() -> None:
