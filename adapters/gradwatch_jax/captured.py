@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +39,17 @@ class Trained:
         parameters: in the order of the rows.
         before: path of each in ``(args, kwargs)``.
         after: path of each in ``((args, kwargs), result)`` when the step has ended.
+        index: of its slice, where layers are stacked; None for a whole array.
     """
 
     parameters: tuple[Parameter, ...]
     before: tuple[Path, ...]
     after: tuple[Path, ...]
+    index: tuple[int | None, ...]
+
+    def taken(self, arrays: Mapping[Path, Any], paths: Sequence[Path]) -> list[Any]:
+        """Returns the parameters at these paths."""
+        return [arrays[path] if i is None else arrays[path][i] for path, i in zip(paths, self.index, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +104,25 @@ class Ring:
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The arrays of a captured step; the layout travels with them as static data."""
+    """The arrays of a captured step; the layout travels with them as static data.
+
+    ``rate`` is the learning rate where it is known, in its first element.
+    """
 
     layout: Layout
     gradients: tuple[Ring, ...] = ()
     update: Rows | None = None
     weight: Rows | None = None
     activations: dict[str, Rows] = field(default_factory=dict)
+    rate: Array | None = None
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Layout]:
         """Returns the arrays, and the layout as static data."""
         rings = tuple((ring.rows, ring.losses, ring.count) for ring in self.gradients)
-        return (rings, self.update, self.weight, self.activations), self.layout
+        return (rings, self.update, self.weight, self.activations, self.rate), self.layout
 
     @classmethod
     def tree_unflatten(cls, layout: Layout, children: tuple[Any, ...]) -> Captured:
         """Returns the node of these arrays."""
-        rings, update, weight, activations = children
-        return cls(layout, tuple(Ring(*ring) for ring in rings), update, weight, activations)
+        rings, *rest = children
+        return cls(layout, tuple(Ring(*ring) for ring in rings), *rest)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from gradwatch.guard import Guard
-from gradwatch_jax import compat, compat_mapped, equations, naming, pairing, remarks, ring
+from gradwatch_jax import compat, compat_mapped, equations, naming, pairing, rates, remarks, ring, stacking
 from gradwatch_jax.activations import Activations
 from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Tap, Trained
 from gradwatch_jax.kernel import Rows
 from gradwatch_jax.mapped import Leaf, MappedRegion
 from gradwatch_jax.measures import compiled_gradient_rows, compiled_parameter_rows, gradient_rows, parameter_rows
-from gradwatch_jax.names import Parameter, Path, leaves, natural, parameter, root_name
+from gradwatch_jax.names import Parameter, Path, leaves, natural, parameter, root_name, with_siblings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ class Place:
     Attributes:
         differentiated: the arrays with their paths in the differentiated tree.
         gradients: theirs, in the same order.
-        described: their names.
-        order: positions in the order of use.
+        rows: what is reported of them, in the order of use.
         nested: whether it stands in a loop, a branch or a nested function.
         carried: whether it stands in a loop that carries the parameters: a loop over training steps.
         mapped: whether it stands in a ``shard_map``, so that its gradients may be spread over devices.
@@ -56,8 +55,7 @@ class Place:
 
     differentiated: list[tuple[Path, Any]]
     gradients: list[Any]
-    described: list[Parameter]
-    order: list[int]
+    rows: list[stacking.Row]
     nested: bool = False
     carried: bool = False
     mapped: bool = False
@@ -65,6 +63,11 @@ class Place:
     kept: int = 0
     ring: Ring | None = None
     inside: list[Path] | None = None
+
+    @property
+    def described(self) -> list[Parameter]:
+        """The parameters of the rows."""
+        return [row.parameter for row in self.rows]
 
 
 @dataclass(slots=True)
@@ -188,14 +191,16 @@ class Collector:
         places = [*self._places, *(self._memory.places.values() if self._memory else ())]
         for place in places:
             place.inside = pairing.paths_in(place.differentiated, before)
-        described = naming.distinct([(place.described, place.inside) for place in places], self._wishes.arguments)
+        paths = [place.inside and [place.inside[row.leaf] for row in place.rows] for place in places]
+        named = [(place.described, at) for place, at in zip(places, paths, strict=True)]
+        described = naming.distinct(named, self._wishes.arguments)
         gradients = tuple(self._gradients(*pair) for pair in zip(places, described, strict=True))
         if not places and not self._remarks and "gradient" in self._wishes.signals:
             self._remarks[remarks.NO_GRADIENT] = None
         after = pairing.arrays((arguments, result))
         trained = _trained(places, gradients, before, after)
         update, weight = self._parameters(trained, before, after)
-        order = [found.parameters[i].layer for place, found in zip(places, gradients, strict=True) for i in place.order]
+        order = [parameter.layer for found in gradients for parameter in found.parameters]
         layout = Layout(
             gradients,
             None if update is None and weight is None else trained,
@@ -204,22 +209,23 @@ class Collector:
             tuple(self._remarks),
         )
         activations = {signal: _joined(found) for signal, found in self._activations.rows().items()}
-        return Captured(layout, tuple(self._read(place) for place in places), update, weight, activations)
+        rate = rates.learning_rate(before, after)
+        return Captured(layout, tuple(self._read(place) for place in places), update, weight, activations, rate)
 
     def _describe(self, tree: Any, pairs: Iterable[tuple[Path, Any, Any]]) -> Place | None:
         root = root_name(tree)
-        found = [
-            (path, array, cotangent, parameter(path, array, root))
-            for path, array, cotangent in pairs
-            if jnp.issubdtype(cotangent.dtype, jnp.floating) and cotangent.size
-        ]
-        found = [leaf for leaf in found if self._wishes.watches(leaf[3].layer)]
-        if not found or "gradient" not in self._wishes.signals:
+        found = [leaf for leaf in pairs if jnp.issubdtype(leaf[2].dtype, jnp.floating) and leaf[2].size]
+        known = with_siblings([parameter(path, array, root) for path, array, _ in found])
+        arrays = [array for _, array, _ in found]
+        used = equations.order_of_use(arrays)
+        rest = sorted(set(range(len(found))) - set(used), key=lambda i: natural(known[i].name))
+        whole = all(cotangent.shape == array.shape for _, array, cotangent in found)
+        stacks = equations.walked(arrays) if self._grouped and whole else []
+        rows = stacking.rows(known, [*used, *rest], stacks)
+        rows = [row for row in rows if self._wishes.watches(row.parameter.layer)]
+        if not rows or "gradient" not in self._wishes.signals:
             return None
-        used = equations.order_of_use([leaf[1] for leaf in found])
-        rest = sorted(set(range(len(found))) - set(used), key=lambda i: natural(found[i][3].name))
-        arrays = [(path, array) for path, array, _, _ in found]
-        return Place(arrays, [leaf[2] for leaf in found], [leaf[3] for leaf in found], [*used, *rest])
+        return Place([leaf[:2] for leaf in found], [leaf[2] for leaf in found], rows)
 
     def _record(self, place: Place, kinds: list[str], value: Any) -> None:
         loss = value.astype(jnp.float32) if jnp.ndim(value) == 0 else None
@@ -256,7 +262,8 @@ class Collector:
         compute = gradient_rows if self._memory is None or place.nested else compiled_gradient_rows
         plan = self._nested_plan() if place.nested else self._plan
         grouped = self._grouped and not (place.mapped or compat_mapped.constrained())
-        return compute(place.gradients, plan, always=self._wishes.always, grouped=grouped)
+        gradients = [row.of(place.gradients) for row in place.rows]
+        return compute(gradients, plan, always=self._wishes.always, grouped=grouped)
 
     def _nested_plan(self) -> Any:
         if self._memory is None:
@@ -282,7 +289,7 @@ class Collector:
         signals = self._wishes.signals & {"update", "weight"}
         if trained is None or not signals:
             return None, None
-        old, new = [before[path] for path in trained.before], [after[path] for path in trained.after]
+        old, new = trained.taken(before, trained.before), trained.taken(after, trained.after)
         if any(compat.is_deleted(array) for array in old):
             return None, None
         compute = parameter_rows if self._memory is None else compiled_parameter_rows
@@ -306,12 +313,14 @@ def _trained(
 ) -> Trained | None:
     """Returns the differentiated parameters that come out of the step."""
     excluded = frozenset(id(gradient) for place in places for gradient in place.gradients)
-    pairs: dict[Path, tuple[Parameter, Path]] = {}
+    pairs: dict[tuple[Path, int | None], tuple[Parameter, Path]] = {}
     for place, found in zip(places, gradients, strict=True):
         if place.inside is not None and not place.carried:
-            outside = pairing.paths_out(place.inside, before, after, excluded) or ()
-            for at, out, description in zip(place.inside, outside, found.parameters, strict=False):
-                pairs.setdefault(at, (description, out))
+            out = pairing.paths_out(place.inside, before, after, excluded) or []
+            for row, description in zip(place.rows if out else (), found.parameters, strict=False):
+                pairs.setdefault((place.inside[row.leaf], row.index), (description, out[row.leaf]))
     if not pairs:
         return None
-    return Trained(tuple(d for d, _ in pairs.values()), tuple(pairs), tuple(out for _, out in pairs.values()))
+    parameters, outside = zip(*pairs.values(), strict=True)
+    inside, index = zip(*pairs, strict=True)
+    return Trained(parameters, inside, outside, index)

@@ -1,19 +1,28 @@
-"""What a program's operations tell: in which order arrays are used, and how often a loop runs."""
+"""What a program's operations tell: in which order arrays are used, which ones a loop walks along, how often."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from gradwatch_jax import compat
+
+_CASTS: Final = frozenset({"convert_element_type", "copy", "copy_p"})
+"""Operations behind which an array is still the same one: a tree that is cast as a whole is not used in that order."""
 
 
 def order_of_use(arrays: Sequence[Any]) -> list[int]:
     """Returns the positions of the arrays in the order in which the current trace's operations first use them."""
-    position = {id(variable): i for i, array in enumerate(arrays) if (variable := compat.variable(array)) is not None}
     used: dict[int, None] = {}
-    _collect_uses(compat.equations(), position, used)
+    _collect_uses(compat.equations(), _positions(arrays), used)
     return list(used)
+
+
+def walked(arrays: Sequence[Any]) -> list[list[int]]:
+    """Returns the positions of the arrays that each scan takes apart along their first axis, scan by scan."""
+    found: list[list[int]] = []
+    _collect_walks(compat.equations(), _positions(arrays), found)
+    return found
 
 
 def times_written(ref: Any) -> int | None:
@@ -21,15 +30,47 @@ def times_written(ref: Any) -> int | None:
     return _times_written(compat.equations(), compat.variable(ref))
 
 
-def _collect_uses(equations: Sequence[Any], position: dict[int, int], used: dict[int, None]) -> None:
+def _positions(arrays: Sequence[Any]) -> dict[int, int]:
+    """Returns the positions of arrays by the ids of their variables."""
+    return {id(variable): i for i, array in enumerate(arrays) if (variable := compat.variable(array)) is not None}
+
+
+def _uses(equations: Sequence[Any], position: dict[int, int]) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
+    """Yields the operations that take arrays, with (place among the operands, position of the array)."""
+    position = dict(position)
     for equation in equations:
         given = [(i, position[id(var)]) for i, var in enumerate(equation.invars) if id(var) in position]
-        if not given:
-            continue
-        inner = next(_inner(equation), None)
-        if inner is not None and len(inner.invars) == len(equation.invars):
-            _collect_uses(inner.eqns, {id(inner.invars[i]): at for i, at in given}, used)
+        if given and equation.primitive.name in _CASTS:
+            position[id(equation.outvars[0])] = given[0][1]
+        elif given:
+            yield equation, given
+
+
+def _entered(equation: Any, given: list[tuple[int, int]]) -> tuple[Sequence[Any], dict[int, int]] | None:
+    """Returns the operations within one that takes arrays, and the positions there; None for an elementary one."""
+    inner = next(_inner(equation), None)
+    if inner is None or len(inner.invars) != len(equation.invars):
+        return None
+    return inner.eqns, {id(inner.invars[i]): at for i, at in given}
+
+
+def _collect_uses(equations: Sequence[Any], position: dict[int, int], used: dict[int, None]) -> None:
+    for equation, given in _uses(equations, position):
+        within = _entered(equation, given)
+        if within is not None:
+            _collect_uses(*within, used)
         used.update(dict.fromkeys(at for _, at in given))
+
+
+def _collect_walks(equations: Sequence[Any], position: dict[int, int], found: list[list[int]]) -> None:
+    for equation, given in _uses(equations, position):
+        first = len(equation.invars)
+        if equation.primitive.name == "scan":
+            first = equation.params["num_consts"] + equation.params["num_carry"]
+            found.extend([walks] if (walks := [at for i, at in given if i >= first]) else [])
+        within = _entered(equation, [(i, at) for i, at in given if i < first])
+        if within is not None:
+            _collect_walks(*within, found)
 
 
 def _times_written(equations: Sequence[Any], variable: Any) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import jax
@@ -45,12 +47,28 @@ class Parameter:
 
 def parameter(path: Path, array: Any, root: str = "") -> Parameter:
     """Returns the description of an array at a path of the differentiated tree; ``root`` names an unnamed layer."""
-    name = dotted(path)
+    return described(dotted(path), tuple(array.shape), str(array.dtype), root)
+
+
+def described(name: str, shape: tuple[int, ...], dtype: str, root: str = "") -> Parameter:
+    """Returns the description of an array of this dotted name, which may be empty."""
     layer, _, own = name.rpartition(".")
     layer = layer or root or name or "parameter"
-    shape = tuple(array.shape)
     role, inputs = _role(layer, own, shape), fan_in(layer, own, shape)
-    return Parameter(name or own or layer, layer, role, shape, str(array.dtype), int(array.size), inputs)
+    return Parameter(name or own or layer, layer, role, shape, dtype, math.prod(shape), inputs)
+
+
+def with_siblings(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Tells from a bias beside it that a layer called after an embedding is none: ``patch_embed`` with its bias."""
+    biased = {p.layer for p in parameters if p.name.rpartition(".")[2].lower() in _BIASES}
+    return [_no_table(p) if p.role == "embedding" and p.layer in biased else p for p in parameters]
+
+
+def _no_table(parameter: Parameter) -> Parameter:
+    own = parameter.name.rpartition(".")[2]
+    if "embedding" in own.lower() or len(parameter.shape) < 2:
+        return parameter
+    return replace(parameter, role="weight", fan_in=fan_in("", own, parameter.shape))
 
 
 def dotted(path: Path) -> str:

@@ -36,6 +36,7 @@ def padded(captured: Captured, arguments: Iterable[Any]) -> Captured:
         update=_rows(captured.update, fits),
         weight=_rows(captured.weight, fits),
         activations={signal: _rows(rows, fits) for signal, rows in captured.activations.items()},
+        rate=None if captured.rate is None else _longer(captured.rate[None], 0, fits),
     )
 
 

@@ -96,6 +96,7 @@ class PendingStep:
     """A step as it leaves the training thread; ``ready`` and ``resolve`` run on the writer thread.
 
     ``feedback`` tells whether the parameters' rows can be believed; until it is known, the step is not ready.
+    ``rate`` is the learning rate, where it is known.
     """
 
     step: int
@@ -108,6 +109,7 @@ class PendingStep:
     feedback: Feedback = field(default_factory=Feedback)
     logged: Mapping[str, Reader] = field(default_factory=dict)
     suggests: bool = False
+    rate: Any = None
 
     def fetch(self) -> None:
         """Starts the copies to the host."""
@@ -123,6 +125,7 @@ class PendingStep:
         """Returns the record."""
         blocks = [*self._gradient_blocks()]
         facts = _total_norm(blocks)
+        facts |= {} if self.rate is None else {"learning_rate": float(np.asarray(self.rate).reshape(-1)[0])}
         if self.feedback.confirmed:
             for part in self.parameters:
                 found = statistics(part.rows, part.sizes, full=part.full)
@@ -145,6 +148,8 @@ class PendingStep:
             yield from (x for x in (gradient.ring.losses, gradient.ring.count) if x is not None)
         for part in (*self.parameters, *self.activations):
             yield from _wanted(part.rows, full=part.full)
+        if self.rate is not None:
+            yield self.rate
 
     def _scalars(self) -> dict[str, float]:
         logged = read(self.logged)

@@ -166,6 +166,7 @@ class WatchedStep:
             if signal in plan.signals and write is None
         ]
         pending.suggests = True
+        pending.rate = captured.rate if write is None else None
         pending.fetch()
         pending.logged = session.scalars.end_step(step, self._optimizer, pending.time)
         if session.rank > 0:
