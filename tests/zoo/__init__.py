@@ -1,0 +1,1 @@
+"""A benchmark of sick and healthy training runs, for any tool that judges training."""

@@ -1,0 +1,102 @@
+"""One case from its draw to its record: planted, judged by the oracle, shown to every tool."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from tests.zoo.draw import Draw, faulty, generator, healthy
+from tests.zoo.faults import FAULTS
+from tests.zoo.oracle import Ruling, rule, sound
+from tests.zoo.program import build
+from tests.zoo.recording import record
+from tests.zoo.recipe import Recipe
+from tests.zoo.rivals import RIVALS
+from tests.zoo.tools import Claim, gradwatch
+from tests.zoo.trace import Trace
+
+ATTEMPTS: Final = 5
+"""Draws of a slot before it stays empty."""
+SEEDS: Final = 4
+"""Seeds with which a healthy program runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a half that the generator fills: a kind, or "" for a healthy case."""
+
+    seed: str
+    number: int
+    kind: str
+
+
+def run(slot: Slot) -> dict[str, Any]:
+    """Draws until the oracle confirms, shows the case to the tools, and returns a record fit for JSON."""
+    started, rejected = time.process_time(), []
+    for attempt in range(ATTEMPTS):
+        random = generator(slot.seed, slot.number, slot.kind, attempt)
+        draw = faulty(slot.kind, random) if slot.kind else healthy(random)
+        try:
+            found = show_faulty(draw) if slot.kind else show_healthy(draw)
+        except Exception as error:  # a draw that does not even train is one that is rejected, with its reason
+            found = {"id": str(draw), "reason": f"error: {error!r}", "trace": traceback.format_exc()}
+        if not found.get("reason"):
+            return {"number": slot.number, "kind": slot.kind, "rejected": rejected, **found, "seconds": _since(started)}
+        rejected.append({"id": found["id"], "reason": found["reason"], "trace": found.get("trace", "")})
+    return {"number": slot.number, "kind": slot.kind, "rejected": rejected, "seconds": _since(started)}
+
+
+def show_faulty(draw: Draw) -> dict[str, Any]:
+    """Plants, judges, and asks the tools."""
+    fault = FAULTS[draw.fault]
+    planted = fault.plant(draw.base, generator(draw))
+    sick, twin = record(planted.sick), record(planted.twin)
+    ruling = rule(fault.kind, planted, sick, twin)
+    if not ruling.confirmed:
+        return {"id": str(draw), "reason": ruling.reason}
+    truth = {
+        "required": sorted({fault.kind} | fault.also),
+        "tolerated": sorted(fault.tolerated),
+        **_ruled(ruling),
+    }
+    return {**_described(draw), "truth": truth, "runs": [_asked(planted.sick, sick)]}
+
+
+def show_healthy(draw: Draw) -> dict[str, Any]:
+    """Runs a healthy draw with several seeds; one that is not sound rejects the draw."""
+    runs = []
+    for i in range(SEEDS):
+        recipe = replace(draw.base, seed=draw.seed + i)
+        trace = record(recipe)
+        reason = sound(recipe, trace)
+        if reason:
+            return {"id": str(draw), "reason": reason}
+        runs.append(_asked(recipe, trace))
+    return {**_described(draw), "runs": runs}
+
+
+def _asked(recipe: Recipe, trace: Trace) -> dict[str, Any]:
+    started = time.process_time()
+    claims = {"gradwatch": gradwatch(build(recipe))}
+    seconds = _since(started)
+    claims |= {name: rival(trace) for name, rival in RIVALS.items()}
+    return {"claims": {name: [asdict(claim) for claim in found] for name, found in claims.items()}, "seconds": seconds}
+
+
+def _described(draw: Draw) -> dict[str, Any]:
+    return {"id": str(draw), **{name: getattr(draw, name) for name in ("framework", "family", "fault", "trap")}}
+
+
+def _ruled(ruling: Ruling) -> dict[str, Any]:
+    return {"layers": list(ruling.layers), "onset": ruling.onset}
+
+
+def _since(started: float) -> float:
+    return round(time.process_time() - started, 3)
+
+
+def claims_of(run_record: dict[str, Any], tool: str) -> list[Claim]:
+    """Reads the claims of a tool back from a record."""
+    return [Claim(**{**claim, "layers": tuple(claim["layers"])}) for claim in run_record["claims"][tool]]

@@ -1,0 +1,143 @@
+"""The data: sets that ship with scikit-learn, synthetic ones, and the batches of a recipe."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.zoo.recipe import Recipe
+
+Array = NDArray[Any]
+VOCABULARY: Final = 64
+"""Tokens of the synthetic language; the later half is rare."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: float32 inputs (n, features), or int64 tokens (n, length); labels, or float32 targets."""
+
+    inputs: Array
+    targets: Array
+    classes: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one backward pass is given, and the factor on its loss."""
+
+    inputs: Array
+    targets: Array
+    factor: float = 1.0
+
+
+def _tabular(name: str) -> Data:
+    from sklearn import datasets
+
+    loaded = getattr(datasets, f"load_{name}")()
+    inputs = np.asarray(loaded.data, np.float32)
+    inputs = (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-6) if name != "digits" else _standard(inputs)
+    if name == "diabetes":
+        return Data(inputs, _standard(np.asarray(loaded.target, np.float32))[:, None], 0)
+    return Data(inputs, np.asarray(loaded.target, np.int64), len(set(loaded.target)))
+
+
+def _standard(values: Array) -> Array:
+    return ((values - values.mean()) / values.std()).astype(np.float32)
+
+
+def _teacher() -> Data:
+    """A linear map plus a nonlinear one, with noise."""
+    random = np.random.default_rng(11)
+    inputs = random.normal(size=(1024, 16)).astype(np.float32)
+    hidden = np.tanh(inputs @ random.normal(size=(16, 32)) / 2)
+    targets = hidden @ random.normal(size=(32, 4)) / 4 + inputs @ random.normal(size=(16, 4)) / 4
+    return Data(inputs, _standard(targets + 0.1 * random.normal(size=targets.shape)), 0)
+
+
+def _exact() -> Data:
+    """Targets that a linear map fits exactly: the gradient falls by many decades, which is health."""
+    random = np.random.default_rng(12)
+    inputs = random.normal(size=(256, 8)).astype(np.float32)
+    return Data(inputs, (inputs @ random.normal(size=(8, 2))).astype(np.float32), 0)
+
+
+def _heavy() -> Data:
+    """Two classes of which one is rare, with heavy tails."""
+    random = np.random.default_rng(13)
+    labels = (random.random(2048) < 0.1).astype(np.int64)
+    inputs = random.standard_t(3, size=(2048, 16)) + 1.5 * labels[:, None]
+    return Data(np.clip(inputs, -20, 20).astype(np.float32), labels, 2)
+
+
+def _memory() -> Data:
+    """Sequences of 24 steps of 4 numbers; the class is the sign pattern of the first step, the rest is noise."""
+    random = np.random.default_rng(14)
+    inputs = 0.3 * random.normal(size=(2048, 24, 4))
+    labels = random.integers(0, 4, 2048)
+    inputs[:, 0, :2] = 2.0 * np.stack([labels % 2, labels // 2], 1) - 1.0
+    return Data(inputs.reshape(2048, -1).astype(np.float32), labels.astype(np.int64), 4)
+
+
+def _tokens() -> Data:
+    """A language of first-order chains: each token has three likely successors."""
+    random = np.random.default_rng(15)
+    successors = random.integers(0, VOCABULARY // 2, (VOCABULARY, 3))
+    tokens = np.empty((1024, 13), np.int64)
+    tokens[:, 0] = random.integers(0, VOCABULARY, 1024)
+    for t in range(1, 13):
+        tokens[:, t] = successors[tokens[:, t - 1], random.integers(0, 3, 1024)]
+    return Data(tokens[:, :-1], tokens[:, 1:], VOCABULARY)
+
+
+SOURCES: Final[dict[str, Callable[[], Data]]] = {
+    **{name: functools.partial(_tabular, name) for name in ("digits", "breast_cancer", "wine", "diabetes")},
+    "teacher": _teacher,
+    "exact": _exact,
+    "heavy": _heavy,
+    "memory": _memory,
+    "tokens": _tokens,
+}
+
+
+@functools.cache
+def source(name: str) -> Data:
+    """Returns a data set by name, made once a process."""
+    return SOURCES[name]()
+
+
+def micro_batches(recipe: Recipe) -> list[list[Batch]]:
+    """Returns the micro-batches of every step, with the events that change them."""
+    data, random = source(recipe.data), np.random.default_rng(recipe.seed)
+    size = len(data.inputs)
+    per_step = []
+    for step in range(recipe.steps):
+        rows = []
+        for _ in range(recipe.accumulate):
+            chosen = np.arange(size) if recipe.batch == 0 else random.integers(0, size, recipe.batch)
+            rows.append(_spoiled(recipe, step, data.inputs[chosen], data.targets[chosen]))
+        per_step.append(rows)
+    return per_step
+
+
+def _spoiled(recipe: Recipe, step: int, inputs: Array, targets: Array) -> Batch:
+    factor = recipe.loss_weight
+    if inputs.dtype == np.float32:
+        inputs = inputs * np.float32(recipe.input_scale) + np.float32(recipe.input_shift)
+    if targets.dtype == np.float32:
+        targets = targets * np.float32(recipe.target_scale)
+    for event in recipe.events:
+        if event.step != step:
+            continue
+        if event.what == "inputs":
+            inputs = inputs * np.float32(event.size)
+        elif event.what == "nan":
+            inputs = inputs.copy()
+            inputs[0, 0] = np.nan
+        elif event.what == "loss":
+            factor *= event.size
+    return Batch(inputs, targets, factor)
