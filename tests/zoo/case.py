@@ -11,8 +11,8 @@ from tests.zoo.draw import Draw, faulty, generator, healthy
 from tests.zoo.faults import FAULTS
 from tests.zoo.oracle import Ruling, rule, sound
 from tests.zoo.program import build
-from tests.zoo.recording import record
 from tests.zoo.recipe import Recipe
+from tests.zoo.recording import record
 from tests.zoo.rivals import RIVALS
 from tests.zoo.tools import Claim, gradwatch
 from tests.zoo.trace import Trace

@@ -55,10 +55,24 @@ class Draw:
     @property
     def base(self) -> Recipe:
         """The recipe without its plant."""
-        taken = ("framework", "family", "trap", "data", "depth", "width", "activation", "norm", "optimizer", "rate", "seed")
+        taken = (
+            "framework",
+            "family",
+            "trap",
+            "data",
+            "depth",
+            "width",
+            "activation",
+            "norm",
+            "optimizer",
+            "rate",
+            "seed",
+        )
         values = {name: getattr(self, name) for name in taken}
         init = {"tanh": "glorot", "linear": "default"}.get(self.activation, "he")
-        plain = Recipe(**values, init="default" if self.family in _DEFAULTS else init, steps=FAMILIES[self.family].steps)
+        plain = Recipe(
+            **values, init="default" if self.family in _DEFAULTS else init, steps=FAMILIES[self.family].steps
+        )
         return trapped(plain)
 
 

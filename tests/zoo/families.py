@@ -22,7 +22,18 @@ RATES: Final = {
 
 COMMON: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "nadam", "rmsprop", "adagrad")
 ADAPTIVE: Final = ("adam", "adamw", "nadam", "rmsprop")
-LOOPS: Final = ("", "warmup", "cosine", "drops", "restarts", "accumulate", "clip", "weight-decay", "big-loss", "sum-loss")
+LOOPS: Final = (
+    "",
+    "warmup",
+    "cosine",
+    "drops",
+    "restarts",
+    "accumulate",
+    "clip",
+    "weight-decay",
+    "big-loss",
+    "sum-loss",
+)
 """Traps that any family of classes can meet: they lie in the loop, not in the network."""
 ALL: Final = ("torch", "linen", "nnx", "equinox")
 
@@ -59,7 +70,17 @@ class Family:
 
 
 _SMOOTH = ("relu", "tanh", "gelu", "silu", "leaky")
-_NETWORK = ("dropout", "zero-head", "full-batch", "small-batch", "tiny-loss", "frozen-prefix", "ema", "bf16-amp", "scaler")
+_NETWORK = (
+    "dropout",
+    "zero-head",
+    "full-batch",
+    "small-batch",
+    "tiny-loss",
+    "frozen-prefix",
+    "ema",
+    "bf16-amp",
+    "scaler",
+)
 _REGRESSION = ("", "warmup", "cosine", "drops", "full-batch", "accumulate", "clip", "ema")
 
 FAMILIES: Final[dict[str, Family]] = {

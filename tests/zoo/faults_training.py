@@ -63,7 +63,9 @@ def unscaled_half(recipe: Recipe, random: Random) -> Planted:
 def bad_batch(recipe: Recipe, random: Random) -> Planted:
     """The inputs of one batch are far too large."""
     step = late(recipe, random)
-    return Planted(replace(recipe, events=(Event(step, "inputs", size=float(random.uniform(30, 100))),)), recipe, (), step)
+    return Planted(
+        replace(recipe, events=(Event(step, "inputs", size=float(random.uniform(30, 100))),)), recipe, (), step
+    )
 
 
 def rate_for_one_step(recipe: Recipe, random: Random) -> Planted:
@@ -76,7 +78,9 @@ def rate_for_one_step(recipe: Recipe, random: Random) -> Planted:
 def loss_for_one_step(recipe: Recipe, random: Random) -> Planted:
     """The loss of one batch counts a hundred times and more."""
     step = late(recipe, random)
-    return Planted(replace(recipe, events=(Event(step, "loss", size=float(random.uniform(100, 300))),)), recipe, (), step)
+    return Planted(
+        replace(recipe, events=(Event(step, "loss", size=float(random.uniform(100, 300))),)), recipe, (), step
+    )
 
 
 def reckless_rate(recipe: Recipe, random: Random) -> Planted:
@@ -135,8 +139,9 @@ def edge_rate(recipe: Recipe, random: Random) -> Planted:
 
 def edge_network(recipe: Recipe, random: Random) -> Planted:
     """A network under full-batch descent at a rate beyond its edge of stability."""
-    twin = replace(recipe, data="wine", batch=0, norm="", activation="tanh", init="glorot", depth=2, rate=0.1)
-    return Planted(replace(twin, rate=float(random.uniform(1.5, 6.0))), twin)
+    data = str(random.choice(["wine", "breast_cancer"]))
+    twin = replace(recipe, data=data, batch=0, norm="", activation="tanh", init="glorot", depth=2, rate=0.1, loss="mse")
+    return Planted(replace(twin, rate=float(random.uniform(0.5, 1.4))), twin)
 
 
 def tight_clip(recipe: Recipe, random: Random) -> Planted:
@@ -183,6 +188,12 @@ def raw_targets(recipe: Recipe, random: Random) -> Planted:
     return Planted(replace(recipe, target_scale=float(random.uniform(1e3, 1e4))), recipe)
 
 
+def norm_of_one(recipe: Recipe, random: Random) -> Planted:
+    """Batch normalisation over batches of one example."""
+    twin = replace(recipe, norm="batch", batch=32)
+    return Planted(replace(twin, batch=1), twin)
+
+
 FAULTS: Final[dict[str, Fault]] = {
     "log": Fault("nonfinite", operation("log"), CUTS),
     "divide": Fault("nonfinite", operation("divide"), CUTS),
@@ -191,14 +202,21 @@ FAULTS: Final[dict[str, Fault]] = {
     "nan-inputs": Fault("nonfinite", nan_inputs, (*CHAINS, "linear", "logistic", "vae", "rnn")),
     "zero-logarithm": Fault("nonfinite", zero_logarithm, ("logistic", "mlp", "cnn", "rnn", "transformer")),
     "half-parameters": Fault(
-        "underflow", half_parameters, ("mlp", "plain", "multitask"), frozenset({"vanishing", "update-too-small"}),
+        "underflow",
+        half_parameters,
+        ("mlp", "plain", "multitask"),
+        frozenset({"vanishing", "update-too-small"}),
         optimizers=("sgd",),
     ),
     "unscaled-half": Fault(
-        "underflow", unscaled_half, ("mlp", "plain", "cnn", "moe"), frozenset({"vanishing", "update-too-small"}),
-        optimizers=("adam", "adamw"), frameworks=TORCH,
+        "underflow",
+        unscaled_half,
+        ("mlp", "plain", "cnn", "moe"),
+        frozenset({"vanishing", "update-too-small"}),
+        optimizers=("adam", "adamw"),
+        frameworks=TORCH,
     ),
-    "bad-batch": Fault("spike", bad_batch, (*CHAINS, "rnn"), MISFED, frameworks=TORCH + ("linen", "nnx")),
+    "bad-batch": Fault("spike", bad_batch, (*CHAINS, "rnn"), MISFED, frameworks=(*TORCH, "linen", "nnx")),
     "rate-once": Fault("spike", rate_for_one_step, (*CHAINS, "logistic"), MISFED, frozenset({"update-too-large"})),
     "loss-once": Fault("spike", loss_for_one_step, (*CHAINS, "logistic"), MISFED, optimizers=DESCENT),
     "reckless-rate": Fault("update-too-large", reckless_rate, WIDE, LARGE),
@@ -207,13 +225,19 @@ FAULTS: Final[dict[str, Fault]] = {
     "negligible-rate": Fault("update-too-small", negligible_rate, WIDE),
     "negligible-later": Fault("update-too-small", negligible_later, WIDE),
     "lost-in-rounding": Fault(
-        "update-too-small", lost_in_rounding, ("mlp", "logistic", "plain"), frozenset({"frozen", "vanishing"}),
+        "update-too-small",
+        lost_in_rounding,
+        ("mlp", "logistic", "plain"),
+        frozenset({"frozen", "vanishing"}),
         optimizers=DESCENT,
     ),
     "edge-rate": Fault("oscillating", edge_rate, ("linear", "logistic"), GROWN, optimizers=("sgd", "momentum")),
     "edge-network": Fault("oscillating", edge_network, ("mlp",), GROWN, optimizers=("sgd",)),
     "tight-clip": Fault(
-        "clipping", tight_clip, (*CHAINS, "resnet", "rnn", "logistic"), frozenset({"update-too-small"}),
+        "clipping",
+        tight_clip,
+        (*CHAINS, "resnet", "rnn", "logistic"),
+        frozenset({"update-too-small"}),
         optimizers=DESCENT,
     ),
     "omitted": Fault("frozen", omitted, (*CUTS, "rnn", "moe")),
@@ -222,8 +246,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "optimizer-copy": Fault("frozen", mistake("optimizer-copy"), WIDE, frozenset({"plumbing"}), frameworks=TORCH),
     "no-step": Fault("frozen", mistake("no-step"), WIDE, frozenset({"plumbing"})),
     "keep-gradients": Fault("plumbing", mistake("keep-gradients"), WIDE, MISFED),
-    "double-step": Fault("plumbing", mistake("double-step"), ("mlp", "plain"), MISFED, optimizers=("momentum",), frameworks=TORCH),
-    "eval-mode": Fault("plumbing", mistake("eval-mode"), ("resnet", "mlp", "cnn"), MISFED, frameworks=TORCH),
+    "eval-mode": Fault("plumbing", mistake("eval-mode"), ("resnet",), MISFED, frameworks=TORCH),
+    "norm-of-one": Fault("plumbing", norm_of_one, ("resnet", "cnn"), MISFED, frameworks=TORCH),
     "raw-inputs": Fault("plumbing", raw_inputs, (*CHAINS, "logistic"), MISFED, optimizers=DESCENT),
-    "raw-targets": Fault("plumbing", raw_targets, ("linear",), MISFED),
+    "raw-targets": Fault("plumbing", raw_targets, ("linear",), MISFED, optimizers=("adam", "rmsprop", "nadam")),
 }

@@ -57,7 +57,9 @@ def sound(recipe: Recipe, trace: Trace) -> str:
             return "it does not learn"
     elif recipe.family == "policy" and np.mean(trace.accuracies[-15:]) < np.mean(trace.accuracies[:15]) + 0.05:
         return "it does not learn"
-    still = [layer for i, layer in enumerate(trace.chain) if i not in recipe.untrained and harm.travel(trace, layer) == 0]
+    still = [
+        layer for i, layer in enumerate(trace.chain) if i not in recipe.untrained and harm.travel(trace, layer) == 0
+    ]
     if still and recipe.trap != "unused-expert":
         return "a layer does not move"
     if any(harm.silent(trace, layer) >= 0.5 for layer in trace.units):

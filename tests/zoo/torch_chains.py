@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +18,7 @@ class Chain(Network):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         sizes = [self.features, *[recipe.width] * (recipe.depth - 1)]
-        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
         made = [norms[recipe.norm](recipe.width) for _ in self.hidden] if recipe.norm else []
         self.norms = nn.ModuleList(made)
@@ -53,7 +55,7 @@ class Convolutional(Network):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         sizes = [1, *[recipe.width] * (recipe.depth - 1)]
-        self.hidden = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.hidden = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(sizes)])
         self.norms = nn.ModuleList([nn.BatchNorm2d(recipe.width) for _ in self.hidden] if recipe.norm else [])
         self.head = nn.Linear(recipe.width * 4, self.outputs)
         self.finish([*(f"hidden.{i}" for i in range(len(self.hidden))), "head"])

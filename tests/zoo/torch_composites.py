@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,7 +84,7 @@ class Policy(Network):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         sizes = [self.features, *[recipe.width] * (recipe.depth - 1)]
-        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         self.head = nn.Linear(sizes[-1], self.outputs)
         self.baseline = 0.1
         self.finish([*(f"hidden.{i}" for i in range(len(self.hidden))), "head"])
@@ -138,7 +140,7 @@ class Adapted(Network):
         super().__init__(recipe)
         width, rank = recipe.width, 4
         sizes = [self.features, width, width]
-        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         self.down = nn.ModuleList([nn.Linear(size, rank, bias=False) for size in sizes[:-1]])
         self.up = nn.ModuleList([nn.Linear(rank, width, bias=False) for _ in self.hidden])
         self.head = nn.Linear(width, self.outputs)
@@ -203,7 +205,7 @@ class Multitask(Network):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         sizes = [self.features, *[recipe.width] * (recipe.depth - 1)]
-        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         self.parity, self.head = nn.Linear(recipe.width, 2), nn.Linear(recipe.width, self.outputs)
         self.finish([*(f"hidden.{i}" for i in range(len(self.hidden))), "head"])
 
@@ -217,9 +219,10 @@ class Multitask(Network):
 
     def losses(self, batch: Batch) -> tuple[Tensor, float]:
         """Returns the sum of both losses, or one of them in turn."""
-        trunk, labels = self.signal(tensor(batch.inputs, torch.float32)), torch.from_numpy(batch.targets)
+        inputs, labels = tensor(batch.inputs, self.head.weight.dtype), torch.from_numpy(batch.targets)
+        trunk = self.signal(inputs)
         first, right = self.loss_of(self.points.output("head", self.head(trunk)), labels)
-        second = functional.cross_entropy(self.parity(trunk), labels % 2)
+        second = functional.cross_entropy(self.parity(trunk).float(), labels % 2)
         if self.recipe.trap == "turns":
             return (second if self.points.step % 3 == 2 else first), right
         return first + second, right

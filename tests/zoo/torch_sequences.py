@@ -69,7 +69,7 @@ class Transformer(Network):
         self.embed: nn.Module = nn.Embedding(VOCABULARY, width) if self.tokens else nn.Linear(8, width)
         self.positions = nn.Parameter(0.1 * torch.randn(16, width))
         self.blocks = nn.ModuleList([_block(recipe) for _ in range(recipe.depth)])
-        self.last = nn.LayerNorm(width)
+        self.last = nn.LayerNorm(width) if recipe.norm == "pre" else nn.Identity()
         self.head = nn.Linear(width, self.outputs)
         if recipe.trap == "tied" and isinstance(self.embed, nn.Embedding):
             nn.init.normal_(self.embed.weight, std=width**-0.5)
@@ -86,7 +86,7 @@ class Transformer(Network):
             assert isinstance(block, nn.ModuleDict)
             x = self._residual(block["norm1"], x, self._attention, i, block)
             x = self._residual(block["norm2"], x, self._forward, i, block)
-        x = self.last(x) if self.recipe.norm == "pre" else x
+        x = self.last(x)
         return self.points.output("head", self.head(x if self.tokens else x.mean(1)))
 
     def _residual(self, norm: nn.Module, x: Tensor, part: object, i: int, block: nn.ModuleDict) -> Tensor:

@@ -70,4 +70,4 @@ def trapped(recipe: Recipe) -> Recipe:
 def needs_torch(trap: str) -> bool:
     """Tells whether a trap exists in torch only."""
     shared = {"", *SCHEDULES, "clip", "weight-decay", "big-loss", "tiny-loss", "full-batch", "small-batch", "bf16"}
-    return trap not in shared | {"zero-head", "rezero", "residual", "hundred", "scaled-before-norm", "sum-loss", "tied"}
+    return trap not in shared | {"zero-head", "residual", "scaled-before-norm", "sum-loss"}

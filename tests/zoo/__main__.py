@@ -1,0 +1,95 @@
+"""``python -m tests.zoo run``: fills a half in parallel, resumes, and writes the table and the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy and the frameworks are imported
+    os.environ.setdefault(_name, "1")
+
+from tests.zoo import case, halves, page, table
+from tests.zoo.draw import Draw
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.command == "case":
+        return _one(parsed.id)
+    index, count = (int(number) for number in parsed.part.split("/"))
+    wanted = halves.part(halves.slots(parsed.half), index, count)
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    path = parsed.out / f"{parsed.half}-{wanted[0].seed[:12]}.jsonl"
+    records = list(_fill(wanted, path, parsed.jobs))
+    title = f"{parsed.half} half, seed {wanted[0].seed}, part {parsed.part}"
+    written = path.with_suffix(".txt")
+    written.write_text(table.text(records, title), encoding="utf-8")
+    path.with_suffix(".html").write_text(page.html(records, title), encoding="utf-8")
+    print(written.read_text(encoding="utf-8"))
+    return 0
+
+
+def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, Any]]:
+    """Yields the records of these slots: those that the file holds, then the rest as they are done."""
+    known = {record["number"]: record for record in _read(path)}
+    numbers = {slot.number for slot in wanted}
+    yield from (record for number, record in known.items() if number in numbers)
+    missing = [slot for slot in wanted if slot.number not in known]
+    done, started = len(wanted) - len(missing), time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
+        for record in pool.imap_unordered(case.run, missing):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            done += 1
+            _bar(done, len(wanted), time.monotonic() - started)
+            yield record
+    print(file=sys.stderr)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Reads whole lines; what an interrupted run left of a line is passed over."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def _bar(done: int, whole: int, seconds: float) -> None:
+    filled = 40 * done // whole
+    print(
+        f"\r[{'#' * filled}{'.' * (40 - filled)}] {done}/{whole} {seconds:.0f} s", end="", file=sys.stderr, flush=True
+    )
+
+
+def _one(text: str) -> int:
+    draw = Draw.parse(text)
+    record = case.show_faulty(draw) if draw.fault else case.show_healthy(draw)
+    print(json.dumps(record, indent=1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="fill a half and write its table and page")
+    run.add_argument("--half", choices=("dev", "test"), default="dev")
+    run.add_argument("--part", default="1/1", help="such as 1/20: the first of twenty parts")
+    run.add_argument("--jobs", type=int, default=2)
+    run.add_argument("--out", type=Path, default=Path("runs/zoo"))
+    commands.add_parser("case", help="run one draw again and print its record").add_argument("id")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

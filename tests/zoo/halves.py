@@ -1,0 +1,54 @@
+"""The two halves: the seeds from which they are drawn, and their slots."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from gradwatch.findings import KINDS
+from tests.zoo.case import Slot
+from tests.zoo.draw import generator
+
+ROOT: Final = Path(__file__).parents[2]
+DEVELOPMENT: Final = "development"
+"""The seed of the half on which rules may be tuned."""
+PER_KIND: Final = 10
+"""Faulty slots of each kind in a half."""
+HEALTHY: Final = 88
+"""Healthy slots of a half; each runs with several seeds."""
+
+
+def seed_of(half: str) -> str:
+    """Returns the seed of ``dev`` or ``test``.
+
+    The test half's is the git tree hash of ``gradwatch/rules``: a changed rule is judged on cases it has never met.
+
+    Raises:
+        RuntimeError: for the test half, when there is no git checkout or the rules are not committed.
+    """
+    if half == "dev":
+        return DEVELOPMENT
+    if _git("status", "--porcelain", "--", "gradwatch/rules"):
+        raise RuntimeError("gradwatch/rules has changes that are not committed; the test half is drawn from its hash.")
+    return _git("rev-parse", "HEAD:gradwatch/rules")
+
+
+def slots(half: str) -> list[Slot]:
+    """Returns the slots of a half, mixed so that every part of it has all sorts."""
+    kinds = [kind for kind in KINDS for _ in range(PER_KIND)] + [""] * HEALTHY
+    seed = seed_of(half)
+    order = generator(seed, "order").permutation(len(kinds))
+    return [Slot(seed, int(number), kinds[number]) for number in order]
+
+
+def part(whole: list[Slot], index: int, count: int) -> list[Slot]:
+    """Returns the index-th of count parts of a half, counted from 1."""
+    return whole[index - 1 :: count]
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"git {' '.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
