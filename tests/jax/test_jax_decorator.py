@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,26 +94,6 @@ def test_equinox_donation_is_kept() -> None:
         captured.step(x, params)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
     assert not x.is_deleted()
-
-
-def test_the_compiled_program_holds_no_callback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program of a watched step calls nothing on the host."""
-    seen: list[Any] = []
-    real = compat.jax_jit
-
-    def spying(function: Any, **options: Any) -> Any:
-        seen.append(real(function, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(compat, "jax_jit", spying)
-    params = mlp()
-    with capture(jax.jit(train_step)) as captured:
-        captured.step(params, optimizer.init(params), data())
-    text = seen[0].lower(jnp.int32(63), params, optimizer.init(params), data()).compile().as_text()
-    operations = re.findall(r"(?<= )([a-z-]+)\(", text)
-    assert "conditional" in operations
-    assert not {"infeed", "outfeed", "send", "recv"} & set(operations)
-    assert not [target for target in re.findall(r'custom_call_target="([^"]*)"', text) if "callback" in target]
 
 
 def test_jit_above_watch_is_told_how_to_mend_it() -> None:
