@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy and the frameworks are imported
-    os.environ.setdefault(_name, "1")
-
 from tests.zoo import case, halves, page, table
 from tests.zoo.draw import Draw
 
@@ -22,6 +19,8 @@ from tests.zoo.draw import Draw
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parsed = _parser().parse_args(arguments)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for the processes to come: each has one core
+        os.environ.setdefault(name, "1")
     if parsed.command == "case":
         return _one(parsed.id)
     index, count = (int(number) for number in parsed.part.split("/"))

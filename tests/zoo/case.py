@@ -34,7 +34,8 @@ class Slot:
 
 def run(slot: Slot) -> dict[str, Any]:
     """Draws until the oracle confirms, shows the case to the tools, and returns a record fit for JSON."""
-    started, rejected = time.process_time(), []
+    started = time.process_time()
+    rejected: list[dict[str, Any]] = []
     for attempt in range(ATTEMPTS):
         random = generator(slot.seed, slot.number, slot.kind, attempt)
         draw = faulty(slot.kind, random) if slot.kind else healthy(random)

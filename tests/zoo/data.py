@@ -47,7 +47,8 @@ def _tabular(name: str) -> Data:
 
 
 def _standard(values: Array) -> Array:
-    return ((values - values.mean()) / values.std()).astype(np.float32)
+    found: Array = ((values - values.mean()) / values.std()).astype(np.float32)
+    return found
 
 
 def _teacher() -> Data:

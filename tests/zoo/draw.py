@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -48,9 +48,8 @@ class Draw:
         parts = text.split("/")
         if len(parts) != len(fields(cls)):
             raise ValueError(f"{text!r} has {len(parts)} parts; the id of a draw has {len(fields(cls))}.")
-        types = {"int": int, "float": float, "str": lambda part: "" if part == "-" else part}
-        values = {field.name: types[str(field.type)](part) for field, part in zip(fields(cls), parts, strict=True)}
-        return cls(**values)  # type: ignore[arg-type]
+        values = {field.name: _value(str(field.type), part) for field, part in zip(fields(cls), parts, strict=True)}
+        return cls(**values)
 
     @property
     def base(self) -> Recipe:
@@ -77,6 +76,12 @@ class Draw:
 
 
 _DEFAULTS: Final = ("transformer", "vae", "gan", "lora", "embedding", "rnn", "gru", "lstm")
+
+
+def _value(kind: str, part: str) -> Any:
+    if kind == "str":
+        return "" if part == "-" else part
+    return int(part) if kind == "int" else float(part)
 
 
 def generator(*parts: object) -> np.random.Generator:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 from flax import linen, nnx
 
+from tests.zoo.data import source
 from tests.zoo.jax_plan import Apply, Model, Params, Part, forward, name_of, plan
 from tests.zoo.jax_points import Points
 from tests.zoo.recipe import Recipe
@@ -79,9 +80,7 @@ class EquinoxNetwork(eqx.Module):
 
 def make_linen(recipe: Recipe, key: jax.Array) -> tuple[Params, Model]:
     """Makes a linen network."""
-    from tests.zoo.data import source
-
-    network = LinenNetwork(recipe)
+    network: Any = LinenNetwork(recipe)
     sample, still = source(recipe.data).inputs[:2], Points(recipe, jax.numpy.zeros((), int))
     params = network.init(key, sample, still)["params"]
     return params, lambda params, x, points: network.apply({"params": params}, x, points)

@@ -62,7 +62,8 @@ def happened(params: Any, recipe: Recipe, chain: tuple[str, ...], step: int) -> 
         def change(layer: str, name: str, leaf: jax.Array, event: Any = event) -> jax.Array:
             if layer != chain[event.layer] or (name == "bias") != (event.what == "bias"):
                 return leaf
-            return leaf * event.size if event.what == "weight" else leaf + event.size
+            found: jax.Array = leaf * event.size if event.what == "weight" else leaf + event.size
+            return found
 
         params = changed(params, change)
     return params

@@ -47,16 +47,23 @@ class Ruling:
 
 def sound(recipe: Recipe, trace: Trace) -> str:
     """Returns why a run without a plant is no healthy one, or ""."""
-    if harm.first_nonfinite(trace) is not None and not recipe.scaler:
+    # Under a dynamic loss scaler, gradients that are not finite are how it finds its scale.
+    if harm.first_nonfinite(trace) is not None and not (recipe.scaler and np.isfinite(trace.losses).all()):
         return "something is not finite"
-    if not all(np.isfinite(trace.losses)):
-        return "the loss is not finite"
+    return _learning(recipe, trace) or _parts(recipe, trace)
+
+
+def _learning(recipe: Recipe, trace: Trace) -> str:
     if FAMILIES[recipe.family].learns:
         before, after = harm.start_loss(trace), harm.end_loss(trace)
         if after > before - LEARNS * abs(before):
             return "it does not learn"
     elif recipe.family == "policy" and np.mean(trace.accuracies[-15:]) < np.mean(trace.accuracies[:15]) + 0.05:
         return "it does not learn"
+    return ""
+
+
+def _parts(recipe: Recipe, trace: Trace) -> str:
     still = [
         layer for i, layer in enumerate(trace.chain) if i not in recipe.untrained and harm.travel(trace, layer) == 0
     ]

@@ -13,14 +13,16 @@ from tests.zoo.score import Rate, Record, grouped, score
 
 STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #1c2733 }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block;
+  overflow-x: auto }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #dde3ea; text-align: left; white-space: nowrap }
 th { background: #f4f6f9 }
 details { margin: 1rem 0 }
 """
-MEANING: Final = """Each rate is a count with its 95 % Clopper–Pearson interval. Right kind, wrong kind and detected are
-over all confirmed faulty runs; culprit and onset over those whose kind was right; alarms over healthy runs, of which
-every program counts once a seed. Detected says nothing without the last column: a tool that always warns detects all."""
+MEANING: Final = """Each rate is a count with its 95 % Clopper-Pearson interval. Right kind, wrong kind and detected
+are over all confirmed faulty runs; culprit and onset over those whose kind was right; alarms over healthy runs, of
+which every program counts once a seed. Detected says nothing without the last column: a tool that always warns detects
+all."""
 
 
 def html(records: Sequence[Record], title: str) -> str:

@@ -11,11 +11,13 @@ def record(recipe: Recipe) -> Trace:
     """Trains a recipe and returns its plain record."""
     program = build(recipe)
     if program.framework == "torch":
-        from tests.zoo import torch_program, torch_trace
+        from tests.zoo.torch_program import TorchProgram
+        from tests.zoo.torch_trace import trace_of as trace_of_torch
 
-        assert isinstance(program, torch_program.TorchProgram)
-        return torch_trace.trace_of(program)
-    from tests.zoo import jax_program, jax_trace
+        assert isinstance(program, TorchProgram)
+        return trace_of_torch(program)
+    from tests.zoo.jax_program import JaxProgram
+    from tests.zoo.jax_trace import trace_of as trace_of_jax
 
-    assert isinstance(program, jax_program.JaxProgram)
-    return jax_trace.trace_of(program)
+    assert isinstance(program, JaxProgram)
+    return trace_of_jax(program)

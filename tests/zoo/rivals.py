@@ -21,9 +21,10 @@ EVERY: Final = 10
 
 
 def autotrainer(trace: Trace) -> list[Claim]:
-    """AutoTrainer (ICSE 2021): ratios of first to last kernel, and only when the accuracy is below 0.7 or stands.
+    """AutoTrainer (ICSE 2021): ratios of first to last kernel, and only when the accuracy is below 0.7 or unknown.
 
-    vanish: ratio < 1e-3 and first < 1e-4; explode: ratio > 70; dying ReLU: >= 70 % of all entries 0; loss NaN or >= 1e3.
+    vanish: ratio < 1e-3 and first < 1e-4; explode: ratio > 70; dying ReLU: >= 70 % of all entries 0; loss: NaN or
+    >= 1e3; oscillating: the accuracy swings by 0.03 in a fifth of the intervals.
     """
     poor = not np.mean(trace.accuracies[-5:]) >= 0.7
     return autotrainer_ungated(trace) if poor else []

@@ -17,9 +17,9 @@ HEADINGS: Final = ("detected", "right kind", "culprit", "onset ±3", "wrong kind
 def shown(rate: Rate) -> str:
     """Returns a rate as ``k/n share (interval)``, all in percent."""
     if not rate.n:
-        return "–"
+        return "-"
     low, high = rate.interval()
-    return f"{rate.k}/{rate.n} {100 * rate.share:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{rate.k}/{rate.n} {100 * rate.share:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def cells(found: Score) -> list[str]:

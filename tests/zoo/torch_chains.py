@@ -90,8 +90,9 @@ class Residual(Network):
         parts = [f"blocks.{i}.{part}" for i in range(recipe.depth) for part in ("first", "second")]
         self.finish(["stem", *parts, "head"])
         if recipe.trap == "zero-gamma":
-            for block in self.blocks:
-                nn.init.zeros_(block["norm2"].weight)  # type: ignore[index]
+            for name, weight in self.named_parameters():
+                if name.endswith("norm2.weight"):
+                    nn.init.zeros_(weight)
 
     def signal(self, inputs: Tensor) -> Tensor:
         """Adds every block to the stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Row(NamedTuple):
-    """One array in numbers; over the finite elements, except ``nonfinite``, which is a count."""
+    """One array in numbers over its finite elements; ``zeros`` is a share, ``nonfinite`` a count."""
 
     n: int
     l2: float
@@ -23,13 +24,12 @@ class Row(NamedTuple):
     absmax: float
     std: float
     zeros: float
-    tiny: float
     nonfinite: int
 
     @property
     def rms(self) -> float:
         """Root mean square."""
-        return self.l2 / max(self.n, 1) ** 0.5
+        return float(self.l2 / math.sqrt(max(self.n, 1)))
 
 
 class UnitRow(NamedTuple):
@@ -44,33 +44,45 @@ class UnitRow(NamedTuple):
 
 
 def row(values: Array) -> Row:
-    """Reduces an array; ``tiny`` is the share below 2^-24, the least number of fp16, zeros included."""
+    """Reduces an array."""
     flat = np.asarray(values, np.float64).ravel()
-    good = flat[np.isfinite(flat)]
-    if good.size == 0:
-        return Row(flat.size, np.nan, np.nan, np.nan, np.nan, np.nan, 0.0, 0.0, flat.size)
-    size = np.abs(good)
+    squares, n = float(flat @ flat), flat.size
+    if not math.isfinite(squares):
+        good = flat[np.isfinite(flat)]
+        if good.size == 0:
+            return Row(n, np.nan, np.nan, np.nan, np.nan, np.nan, 0.0, n)
+        return row(good)._replace(nonfinite=n - good.size) if good.size < n else _huge(flat)
+    size = np.abs(flat)
+    mean = float(flat.sum()) / n
     return Row(
-        n=good.size,
-        l2=float(np.sqrt(np.sum(good * good))),
-        mean=float(good.mean()),
-        mean_abs=float(size.mean()),
+        n=n,
+        l2=math.sqrt(squares),
+        mean=mean,
+        mean_abs=float(size.sum()) / n,
         absmax=float(size.max()),
-        std=float(good.std()),
-        zeros=float(np.mean(good == 0)),
-        tiny=float(np.mean(size < 2.0**-24)),
-        nonfinite=flat.size - good.size,
+        std=math.sqrt(max(squares / n - mean * mean, 0.0)),
+        zeros=1.0 - np.count_nonzero(flat) / n,
+        nonfinite=0,
     )
+
+
+def _huge(flat: Array) -> Row:
+    """Reduces finite numbers whose squares overflow."""
+    scale = float(np.abs(flat).max())
+    small = row(flat / scale)
+    scaled = {name: getattr(small, name) * scale for name in ("l2", "mean", "mean_abs", "absmax", "std")}
+    return small._replace(**scaled)
 
 
 def unit_row(values: Array, activation: str, axis: int = -1) -> UnitRow:
     """Reduces the outputs of a nonlinearity, whose units lie along ``axis``."""
-    moved = np.moveaxis(np.asarray(values, np.float64), axis, -1).reshape(-1, values.shape[axis])
-    shares = {
-        "tanh": np.mean(np.abs(moved) > 0.99),
-        "sigmoid": np.mean((moved < 0.01) | (moved > 0.99)),
-    }
-    return UnitRow(np.any(moved != 0, axis=0), float(shares.get(activation, 0.0)), float(np.mean(moved <= 0)))
+    moved = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    saturated = 0.0
+    if activation == "tanh":
+        saturated = np.count_nonzero(np.abs(moved) > 0.99) / moved.size
+    elif activation == "sigmoid":
+        saturated = np.count_nonzero(np.abs(moved - 0.5) > 0.49) / moved.size
+    return UnitRow(np.any(moved != 0, axis=0), saturated, np.count_nonzero(moved <= 0) / moved.size)
 
 
 @dataclass
@@ -134,7 +146,7 @@ class Trace:
     def add_output(self, layer: str, values: Array) -> None:
         """Adds the outputs of a layer."""
         self.outputs[layer].append(row(values))
-        self.pre[layer].append(float(np.mean(np.abs(np.nan_to_num(np.asarray(values, np.float64))) > 5)))
+        self.pre[layer].append(np.count_nonzero(np.abs(values) > 5) / values.size)
 
     def add_units(self, layer: str, values: Array, axis: int = -1) -> None:
         """Adds the outputs of the nonlinearity behind a layer."""
