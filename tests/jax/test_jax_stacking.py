@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.jax.capturing import capture
-from tests.jax.programs import data, norm
+from tests.jax.programs import data, norm, same
 
 DEPTH = 3
 
@@ -68,6 +68,17 @@ def test_layers_stand_in_the_order_of_the_loop() -> None:
     with capture(step) as captured:
         captured.step(stacked(), data())
     assert captured.session.sites.layers == ("blocks.0", "blocks.1", "blocks.2", "bare", "head")
+
+
+def test_taking_slices_apart_changes_no_bit() -> None:
+    """Parameters after some steps are bitwise those of the step by itself."""
+    watched = bare = stacked()
+    with capture(step) as captured:
+        for i in range(4):
+            watched = captured.step(watched, data(seed=i))
+    for i in range(4):
+        bare = step(bare, data(seed=i))
+    assert same(watched, bare)
 
 
 def test_a_table_that_is_walked_along_is_no_stack() -> None:
