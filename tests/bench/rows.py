@@ -26,7 +26,8 @@ class Row:
         rival: key into ``torch_rivals.RIVALS`` or ``jax_rivals.TAPS``, or "".
         framework: the only one that it exists in, or "" for both.
         period: steps after which its cost repeats.
-        strict: whether it is timed in the steady state, after ``FIRST`` steps; otherwise its cost has no phases.
+        span: which of the network's numbers of steps it is timed over: "steady", "sampled" or "short".
+        phased: whether its first ``FIRST`` steps differ from the rest.
         module: what must be importable, or "".
         install: how to get it.
     """
@@ -37,7 +38,8 @@ class Row:
     rival: str = ""
     framework: str = ""
     period: int = 1
-    strict: bool = False
+    span: str = "short"
+    phased: bool = False
     module: str = ""
     install: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -49,15 +51,15 @@ class Row:
 
     def window(self, network: Network, steady: int | None = None) -> tuple[int, int]:
         """Returns how many steps come first, and how many then are the steady state: whole periods where possible."""
-        wanted = network.steady if self.strict else network.short
+        wanted: int = getattr(network, self.span)
         wanted = wanted if steady is None else min(wanted, steady)
         whole = -(-wanted // self.period) * self.period
         affordable = whole <= 4 * wanted or (steady is None and network.short >= 100)
-        return (FIRST if self.strict else WARM_UP), (whole if affordable else wanted)
+        return (FIRST if self.phased else WARM_UP), (whole if affordable else wanted)
 
 
-def _ours(key: str, label: str, period: int, *, strict: bool = True, **options: Any) -> Row:
-    return Row(key, label, options, period=period, strict=strict)
+def _ours(key: str, label: str, period: int, span: str = "sampled", **options: Any) -> Row:
+    return Row(key, label, options, period=period, span=span)
 
 
 def _torch(key: str, label: str, period: int = 1, module: str = "", install: str = "", **options: Any) -> Row:
@@ -69,14 +71,14 @@ def _jax(key: str, label: str) -> Row:
     return Row(key, label, None, key, "jax")
 
 
-BARE: Final = Row("bare", "bare", strict=True)
-NOISE: Final = Row("noise", "bare again: the noise", strict=True)
+BARE: Final = Row("bare", "bare", span="steady")
+NOISE: Final = Row("noise", "bare again: the noise", span="steady")
 ROWS: Final = {
     row.key: row
     for row in (
         BARE,
-        _ours("default", "gradwatch, default schedule", 64),
-        _ours("every-step", "gradwatch, every signal every step", 1, strict=False, every=1),
+        Row("default", "gradwatch, default schedule", {}, period=64, span="steady", phased=True),
+        _ours("every-step", "gradwatch, every signal every step", 1, "short", every=1),
         _ours("every-10", "gradwatch, every=10", 10, every=10),
         _ours("every-10-gradient", 'gradwatch, every=10, signals=["gradient"]', 10, every=10, signals=["gradient"]),
         _ours("every-100", "gradwatch, every=100", 100, every=100),

@@ -75,7 +75,8 @@ def test_the_table_names_noise_and_what_is_not_installed() -> None:
 
 def test_windows_are_whole_periods_where_that_can_be_paid_for() -> None:
     """A row is timed over whole periods, of which a large network's rival may not even see one."""
-    assert ROWS["every-100"].window(NETWORKS["gpt-25m"]) == (128, 300)
+    assert ROWS["every-100"].window(NETWORKS["gpt-25m"]) == (8, 100)
+    assert ROWS["every-10"].window(MLP) == (8, 2560)
     assert ROWS["default"].window(NETWORKS["gpt-25m"]) == (128, 256)
     assert ROWS["wandb/1000"].window(MLP) == (8, 1000)
     assert ROWS["wandb/1000"].window(NETWORKS["wide-100m"]) == (8, 16)
