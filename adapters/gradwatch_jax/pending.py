@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -67,8 +68,8 @@ class GradientPart:
         """Returns the value that was differentiated; of micro-batches their mean."""
         if self.ring.losses is None or not (slots := self.slots()):
             return None
-        losses = np.asarray(self.ring.losses, dtype=np.float64).reshape(-1)
-        return float(np.mean(losses[slots]))
+        losses = np.asarray(self.ring.losses)
+        return float(losses) if not losses.ndim else float(np.mean(losses[slots], dtype=np.float64))
 
     def block(self) -> tuple[str, Statistics] | None:
         """Returns stage and statistics, or None where the step did not take this gradient."""
@@ -112,9 +113,10 @@ class PendingStep:
     rate: Any = None
 
     def fetch(self) -> None:
-        """Starts the copies to the host."""
-        for array in self._arrays():
-            array.copy_to_host_async()
+        """Starts the copies to the host, where the arrays are not there already."""
+        if jax.default_backend() != "cpu":
+            for array in self._arrays():
+                array.copy_to_host_async()
 
     def ready(self) -> bool:
         """Tells without waiting whether every number has arrived."""
@@ -190,4 +192,8 @@ def _total_norm(blocks: Sequence[Block]) -> dict[str, float]:
     """Returns the norm of all gradients together; of micro-batches there is none."""
     if not blocks or any(block.stage == MICRO for block in blocks):
         return {}
-    return {"total_norm": float(sum(np.nansum(np.square(block.statistics.l2)) for block in blocks)) ** 0.5}
+    norms = [block.statistics.l2 for block in blocks]
+    squares = sum(float(l2 @ l2) for l2 in norms)
+    if not math.isfinite(squares):  # null where no element is finite
+        squares = sum(float(np.nansum(np.square(l2))) for l2 in norms)
+    return {"total_norm": math.sqrt(squares)}
