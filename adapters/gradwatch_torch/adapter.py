@@ -298,6 +298,7 @@ class TorchAdapter:
     def _switch(self) -> None:
         assert self._session is not None
         plans = [capture.plan for capture in self._captures.values()] or [self._session.schedule.plan(0)]
+        self._losses.wanted = any(plans)
         self._activations.switch(any(plan.activation for plan in plans) and not self._compiled)
 
 

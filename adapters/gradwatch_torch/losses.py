@@ -14,9 +14,14 @@ _MOST_PASSES: Final = 4096
 
 
 class Losses:
-    """Collects the scalar roots since the last step; their sum is what the accumulated gradient is the gradient of."""
+    """Collects the scalar roots since the last step; their sum is what the accumulated gradient is the gradient of.
+
+    Attributes:
+        wanted: whether the running step is captured, so that its loss will be asked for.
+    """
 
     def __init__(self) -> None:
+        self.wanted = True
         self._roots: list[Reader] = []
         self._known = True
         self._stale = False
@@ -24,7 +29,7 @@ class Losses:
 
     def listen(self, args: tuple[Any, ...], _: dict[str, Any]) -> None:
         """Takes the arguments of a ``Tensor.backward``; a root that is no scalar makes the step's loss unknown."""
-        if is_capturing():
+        if not self.wanted or is_capturing():
             return
         root = args[0]
         if self._stale:
