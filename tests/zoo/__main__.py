@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, Any]]:
     """Yields the records of these slots: those that the file holds, then the rest as they are done."""
     known = {record["number"]: record for record in _read(path)}
+    path.write_text("".join(json.dumps(record) + "\n" for record in known.values()), encoding="utf-8")
     numbers = {slot.number for slot in wanted}
     yield from (record for number, record in known.items() if number in numbers)
     missing = [slot for slot in wanted if slot.number not in known]

@@ -17,7 +17,7 @@ from tests.zoo.rivals import RIVALS
 from tests.zoo.tools import Claim, gradwatch
 from tests.zoo.trace import Trace
 
-ATTEMPTS: Final = 5
+ATTEMPTS: Final = 8
 """Draws of a slot before it stays empty."""
 SEEDS: Final = 4
 """Seeds with which a healthy program runs."""

@@ -16,6 +16,7 @@ from tests.zoo.recipe import Effect, Event, Recipe
 
 Plant = Callable[[Recipe, Random], Planted]
 TORCH: Final = ("torch",)
+CALM: Final = (*DESCENT, "adam", "adamw")
 WIDE: Final = (*CHAINS, "logistic", "resnet", "transformer", "vae", "rnn", "moe", "embedding")
 LARGE: Final = frozenset({"exploding", "nonfinite", "oscillating", "dead-units", "spike", "saturated", "vanishing"})
 MISFED: Final = LARGE | {"update-too-large"}
@@ -60,27 +61,16 @@ def unscaled_half(recipe: Recipe, random: Random) -> Planted:
     return Planted(replace(recipe, precision="fp16-amp", loss_weight=weight), recipe)
 
 
-def bad_batch(recipe: Recipe, random: Random) -> Planted:
-    """The inputs of one batch are far too large."""
-    step = late(recipe, random)
-    return Planted(
-        replace(recipe, events=(Event(step, "inputs", size=float(random.uniform(30, 100))),)), recipe, (), step
-    )
+def _once(what: str, low: float, high: float) -> Plant:
+    """Something that happens at one step of a longer run, which has time to come back."""
 
+    def plant(recipe: Recipe, random: Random) -> Planted:
+        twin = replace(recipe, steps=80)
+        step = int(random.integers(20, 45))
+        event = Event(step, what, size=low * (high / low) ** float(random.random()))
+        return Planted(replace(twin, events=(event,)), twin, (), step)
 
-def rate_for_one_step(recipe: Recipe, random: Random) -> Planted:
-    """The learning rate is far too high for one step."""
-    step = late(recipe, random)
-    event = Event(step, "rate-once", size=float(random.uniform(30, 100)))
-    return Planted(replace(recipe, events=(event,)), recipe, (), step)
-
-
-def loss_for_one_step(recipe: Recipe, random: Random) -> Planted:
-    """The loss of one batch counts a hundred times and more."""
-    step = late(recipe, random)
-    return Planted(
-        replace(recipe, events=(Event(step, "loss", size=float(random.uniform(100, 300))),)), recipe, (), step
-    )
+    return plant
 
 
 def reckless_rate(recipe: Recipe, random: Random) -> Planted:
@@ -119,10 +109,10 @@ def lost_in_rounding(recipe: Recipe, random: Random) -> Planted:
     return Planted(replace(twin, precision="bf16"), twin)
 
 
-def _curvature(recipe: Recipe) -> float:
+def _curvature(recipe: Recipe, shift: float = 0.0) -> float:
     """The largest curvature of the squared error of a linear map with biases over the whole set."""
     data = source(recipe.data)
-    inputs = np.concatenate([data.inputs, np.ones((len(data.inputs), 1))], axis=1).astype(np.float64)
+    inputs = np.concatenate([data.inputs + shift, np.ones((len(data.inputs), 1))], axis=1).astype(np.float64)
     outputs = data.classes or data.targets.shape[1]
     return float(2 * np.linalg.eigvalsh(inputs.T @ inputs / len(inputs))[-1] / outputs)
 
@@ -137,11 +127,14 @@ def edge_rate(recipe: Recipe, random: Random) -> Planted:
     return Planted(replace(twin, rate=limit * float(random.uniform(0.993, 1.004))), twin)
 
 
-def edge_network(recipe: Recipe, random: Random) -> Planted:
-    """A network under full-batch descent at a rate beyond its edge of stability."""
-    data = str(random.choice(["wine", "breast_cancer"]))
-    twin = replace(recipe, data=data, batch=0, norm="", activation="tanh", init="glorot", depth=2, rate=0.1, loss="mse")
-    return Planted(replace(twin, rate=float(random.uniform(0.5, 1.4))), twin)
+def uncentred_inputs(recipe: Recipe, random: Random) -> Planted:
+    """Inputs with a mean, which makes one direction so steep that an ordinary rate lies at its edge."""
+    data = str(random.choice(["wine", "breast_cancer"])) if recipe.family == "logistic" else "exact"
+    twin = replace(recipe, data=data, loss="mse" if recipe.family == "logistic" else "", batch=0)
+    shift = float(random.uniform(1.5, 4.0))
+    rate = float(random.uniform(0.99, 1.003)) * 2 / _curvature(twin, shift)
+    twin = replace(twin, rate=rate)
+    return Planted(replace(twin, input_shift=shift), twin)
 
 
 def tight_clip(recipe: Recipe, random: Random) -> Planted:
@@ -216,9 +209,11 @@ FAULTS: Final[dict[str, Fault]] = {
         optimizers=("adam", "adamw"),
         frameworks=TORCH,
     ),
-    "bad-batch": Fault("spike", bad_batch, (*CHAINS, "rnn"), MISFED, frameworks=(*TORCH, "linen", "nnx")),
-    "rate-once": Fault("spike", rate_for_one_step, (*CHAINS, "logistic"), MISFED, frozenset({"update-too-large"})),
-    "loss-once": Fault("spike", loss_for_one_step, (*CHAINS, "logistic"), MISFED, optimizers=DESCENT),
+    "bad-batch": Fault("spike", _once("inputs", 10, 100), (*CHAINS, "rnn"), MISFED, optimizers=CALM),
+    "rate-once": Fault(
+        "spike", _once("rate-once", 10, 100), (*CHAINS, "logistic"), MISFED, frozenset({"update-too-large"})
+    ),
+    "loss-once": Fault("spike", _once("loss", 30, 300), (*CHAINS, "logistic"), MISFED, optimizers=DESCENT),
     "reckless-rate": Fault("update-too-large", reckless_rate, WIDE, LARGE),
     "reckless-later": Fault("update-too-large", reckless_later, WIDE, LARGE),
     "reckless-decay": Fault("update-too-large", reckless_decay, PLAIN, LARGE, optimizers=("sgd",)),
@@ -232,7 +227,9 @@ FAULTS: Final[dict[str, Fault]] = {
         optimizers=DESCENT,
     ),
     "edge-rate": Fault("oscillating", edge_rate, ("linear", "logistic"), GROWN, optimizers=("sgd", "momentum")),
-    "edge-network": Fault("oscillating", edge_network, ("mlp",), GROWN, optimizers=("sgd",)),
+    "uncentred": Fault(
+        "oscillating", uncentred_inputs, ("linear", "logistic"), GROWN | {"plumbing"}, optimizers=("sgd",)
+    ),
     "tight-clip": Fault(
         "clipping",
         tight_clip,

@@ -46,7 +46,8 @@ class UnitRow(NamedTuple):
 def row(values: Array) -> Row:
     """Reduces an array."""
     flat = np.asarray(values, np.float64).ravel()
-    squares, n = float(flat @ flat), flat.size
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares, n = float(flat @ flat), flat.size
     if not math.isfinite(squares):
         good = flat[np.isfinite(flat)]
         if good.size == 0:

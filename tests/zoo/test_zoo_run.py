@@ -1,0 +1,80 @@
+"""A fixed twentieth of the development half, by the command that anybody runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gradwatch.rules import RULES
+from tests.zoo.__main__ import main
+from tests.zoo.case import ATTEMPTS, SEEDS
+from tests.zoo.score import score
+from tests.zoo.table import TOOLS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the command wrote."""
+    out = tmp_path_factory.mktemp("zoo")
+    assert main(["run", "--half", "dev", "--part", "1/20", "--jobs", "1", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def records(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "dev-development.jsonl").read_text().splitlines()]
+
+
+def test_slots_are_filled_and_rejections_kept(records: list[dict[str, object]]) -> None:
+    """Every slot has a confirmed case, or the reasons of all its rejected draws; nothing failed with an error."""
+    for record in records:
+        rejected = record["rejected"]
+        assert isinstance(rejected, list)
+        assert "runs" in record or len(rejected) == ATTEMPTS
+        assert [part for part in rejected if part["reason"].startswith("error")] == []
+    assert sum("runs" in record for record in records) >= 0.8 * len(records)
+
+
+def test_every_tool_is_asked_about_every_run(records: list[dict[str, object]]) -> None:
+    """Healthy cases have one run a seed, faulty ones one; each run has the claims of all tools."""
+    for record in records:
+        runs = record.get("runs", [])
+        assert isinstance(runs, list)
+        assert len(runs) in (0, 1 if record["kind"] else SEEDS)
+        assert all(set(run["claims"]) == set(TOOLS) for run in runs)
+        assert all(run["seconds"] < 10 for run in runs)
+
+
+def test_kinds_with_a_rule_are_mostly_named(records: list[dict[str, object]]) -> None:
+    """Of the kinds that gradwatch has a rule for, it names more than half, and few healthy runs alarm it."""
+    ruled = {rule.kind for rule in RULES}
+    kind = score([record for record in records if record["kind"] in ruled], "gradwatch").kind
+    alarms = score(records, "gradwatch").alarms
+    assert kind.n >= 3
+    assert kind.share > 0.5
+    assert alarms.n >= 8
+    assert alarms.share <= 0.25
+
+
+def test_a_second_run_resumes(folder: Path) -> None:
+    """Nothing is done twice: the records stay, and a line that was cut off is done again."""
+    path = folder / "dev-development.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[: whole.rindex("\n", 0, -1) + 20])
+    assert main(["run", "--half", "dev", "--part", "1/20", "--jobs", "1", "--out", str(folder)]) == 0
+    lines = path.read_text().splitlines()
+    assert lines[: len(whole.splitlines()) - 1] == whole.splitlines()[:-1]
+    assert json.loads(lines[-1])["number"] == json.loads(whole.splitlines()[-1])["number"]
+
+
+def test_the_page_opens_offline(folder: Path) -> None:
+    """The page holds its script and its figures, asks no server for anything, and lists every run."""
+    page = (folder / "dev-development.html").read_text()
+    assert "Plotly.newPlot" in page
+    assert '<script src="http' not in page
+    assert "<th>healthy alarmed</th>" in page
+    assert "right kind" in (folder / "dev-development.txt").read_text()
