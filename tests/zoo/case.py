@@ -14,7 +14,7 @@ from tests.zoo.program import build
 from tests.zoo.recipe import Recipe
 from tests.zoo.recording import record
 from tests.zoo.rivals import RIVALS
-from tests.zoo.tools import Claim, gradwatch
+from tests.zoo.tools import TOOLS, Claim
 from tests.zoo.trace import Trace
 
 ATTEMPTS: Final = 8
@@ -80,7 +80,7 @@ def show_healthy(draw: Draw) -> dict[str, Any]:
 
 def _asked(recipe: Recipe, trace: Trace) -> dict[str, Any]:
     started = time.process_time()
-    claims = {"gradwatch": gradwatch(build(recipe))}
+    claims = {name: tool(build(recipe)) for name, tool in TOOLS.items()}
     seconds = _since(started)
     claims |= {name: rival(trace) for name, rival in RIVALS.items()}
     return {"claims": {name: [asdict(claim) for claim in found] for name, found in claims.items()}, "seconds": seconds}

@@ -46,7 +46,7 @@ def html(records: Sequence[Record], title: str) -> str:
 
 
 def _tools(records: Sequence[Record]) -> go.Figure:
-    scores = {tool: score(records, tool) for tool in table.TOOLS}
+    scores = {tool: score(records, tool) for tool in table.NAMES}
     return _bars({heading: {tool: getattr(scores[tool], name) for tool in scores} for heading, name in _SHOWN})
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from tests.zoo.rivals import RIVALS
 from tests.zoo.score import Rate, Record, Score, grouped, score
+from tests.zoo.tools import TOOLS
 
-TOOLS: Final = ("gradwatch", *RIVALS)
+NAMES: Final = (*TOOLS, *RIVALS)
 COLUMNS: Final = ("detected", "kind", "culprit", "onset", "wrong", "alarms")
 HEADINGS: Final = ("detected", "right kind", "culprit", "onset ±3", "wrong kind", "healthy alarmed")
 
@@ -29,7 +30,7 @@ def cells(found: Score) -> list[str]:
 
 def by_tool(records: Sequence[Record]) -> list[list[str]]:
     """Returns a row for each tool."""
-    return [[tool, *cells(score(records, tool))] for tool in TOOLS]
+    return [[tool, *cells(score(records, tool))] for tool in NAMES]
 
 
 def by_group(records: Sequence[Record], by: str, tool: str = "gradwatch") -> list[list[str]]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.zoo.program import Observer, Program
 
@@ -57,6 +57,10 @@ def gradwatch(program: Program) -> list[Claim]:
                 program.train(_Log(watch))
         findings = tool.load(directory).findings
     return [Claim(f.kind, f.severity != "notice", _named(f.layer, f.layers), f.first_step) for f in findings]
+
+
+TOOLS: Final[dict[str, Tool]] = {"gradwatch": gradwatch}
+"""Tools that watch a program while it trains."""
 
 
 def _named(layer: str | None, layers: tuple[str, ...]) -> tuple[str, ...]:
