@@ -71,9 +71,13 @@ def reduce(
     if grouped and custom_call.fits(arrays):
         return _one_read(arrays, full, histogram, minus, wanted)
     if wanted is True:
-        return _separate_reductions(arrays, full, histogram, grouped, minus)
+        return separate_reductions(arrays, full=full, histogram=histogram, grouped=grouped, minus=minus)
     shapes = shapes_of_rows(arrays, full=full, histogram=histogram)
-    rows: Rows = only_if(wanted, lambda: _separate_reductions(arrays, full, histogram, grouped, minus), shapes)
+    rows: Rows = only_if(
+        wanted,
+        lambda: separate_reductions(arrays, full=full, histogram=histogram, grouped=grouped, minus=minus),
+        shapes,
+    )
     return rows
 
 
@@ -94,13 +98,19 @@ def _one_read(
     return Rows(*joined)
 
 
-def _separate_reductions(
+def separate_reductions(
     arrays: Sequence[Array],
+    *,
     full: Array | bool | None,
-    histogram: bool,
-    grouped: bool,
-    minus: Sequence[Array] | None,
+    histogram: bool = False,
+    grouped: bool = True,
+    minus: Sequence[Array] | None = None,
 ) -> Rows:
+    """Returns the same by operations of XLA alone, which can stand where a custom call cannot.
+
+    Under ``vmap`` or on arrays that only the compiler spreads over devices; it also keeps more of the user's program
+    as it was, because an operand of a call must be written out.
+    """
     groups = _groups(arrays, grouped)
     parts = []
     for group in groups:

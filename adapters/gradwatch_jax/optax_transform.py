@@ -200,7 +200,7 @@ def _rows(about: About, updates: Any) -> tuple[Any, Any]:
     floats, integers = _null(len(arrays))
     if not there:
         return floats, integers
-    rows = kernel.reduce([jnp.asarray(array) for _, array in there], full=None, grouped=_may_stack())
+    rows = kernel.separate_reductions([jnp.asarray(array) for _, array in there], full=None, grouped=_may_stack())
     if len(there) == len(arrays):
         return rows.floats, rows.integers
     at = np.array([i for i, _ in there])
