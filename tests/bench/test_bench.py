@@ -132,9 +132,9 @@ def test_a_short_feed_is_told_from_one_that_grows(tmp_path: Path) -> None:
     spans = list(endurance.feed(tmp_path / "run", 400))
     assert [span.last for span in spans] == list(range(19, 400, 20))
     assert all(span.memory > 0 for span in spans)
-    flat = [endurance.Span(i, 100.0, 10**8, 50.0) for i in range(20)]
+    flat = [endurance.Span(10**5 * i, 100.0, 10**8, 50.0) for i in range(20)]
     assert endurance.verdict(flat) == []
-    growing = [endurance.Span(i, 100.0 + 10 * i, 10**8 + 10**7 * i, 50.0 * (1 + i)) for i in range(20)]
+    growing = [endurance.Span(10**5 * i, 100.0 + 10 * i, 10**8 + 10**7 * i, 50.0 * (1 + i)) for i in range(20)]
     assert len(endurance.verdict(growing)) == 3
 
 
