@@ -54,7 +54,7 @@ def test_kinds_with_a_rule_are_mostly_named(records: list[dict[str, object]]) ->
     ruled = {rule.kind for rule in RULES}
     kind = score([record for record in records if record["kind"] in ruled], "gradwatch").kind
     alarms = score(records, "gradwatch").alarms
-    assert kind.n >= 3
+    assert kind.n >= 2  # of one twentieth, less what the oracle rejects
     assert kind.share > 0.5
     assert alarms.n >= 8
     assert alarms.share <= 0.25
