@@ -38,8 +38,7 @@ def run(slot: Slot) -> dict[str, Any]:
     rejected: list[dict[str, Any]] = []
     for attempt in range(ATTEMPTS):
         random = generator(slot.seed, slot.number, slot.kind, attempt)
-        turn = slot.number + attempt
-        draw = faulty(slot.kind, random, turn) if slot.kind else healthy(random, turn)
+        draw = faulty(slot.kind, random) if slot.kind else healthy(random)
         try:
             found = show_faulty(draw) if slot.kind else show_healthy(draw)
         except Exception as error:  # a draw that does not even train is one that is rejected, with its reason

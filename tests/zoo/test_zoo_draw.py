@@ -23,7 +23,7 @@ from tests.zoo.traps import TRAPS
 
 def drawn(kind: str, seed: int) -> Draw:
     random = generator("tests", seed, kind)
-    return faulty(kind, random, seed) if kind else healthy(random, seed)
+    return faulty(kind, random) if kind else healthy(random)
 
 
 @given(st.sampled_from((*KINDS, "")), st.integers(0, 10**6))
