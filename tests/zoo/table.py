@@ -49,7 +49,6 @@ def sizes(records: Sequence[Record]) -> dict[str, Any]:
         "healthy runs": sum(len(record["runs"]) for record in filled if not record["kind"]),
         "empty slots": len(records) - len(filled),
         "draws rejected": len(rejected),
-        "runs on which a tool failed": sum(bool(run.get("errors")) for record in filled for run in record["runs"]),
         "longest run under gradwatch (s)": max((run["seconds"] for r in filled for run in r["runs"]), default=0.0),
         "reasons": dict(Counter(_reason(rejection["reason"]) for rejection in rejected).most_common()),
     }
