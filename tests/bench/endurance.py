@@ -122,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
+    if options.steps < LINES:
+        parser.error(f"--steps {options.steps} is too few for {LINES} lines")
     print("| up to step | writer, us a step | memory, MB | bytes a step |\n|---|---|---|---|")
     spans = []
     with tempfile.TemporaryDirectory() as directory:
