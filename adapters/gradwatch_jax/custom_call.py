@@ -7,9 +7,7 @@ sharded arrays, which a custom call would gather.
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -72,11 +70,10 @@ def _shares(sizes: Sequence[int]) -> list[list[int]]:
 @functools.cache
 def _registered() -> bool:
     """Makes the call known to XLA, and tries it."""
-    path = Path(__file__).with_name("_xla.so")
-    if os.environ.get("GRADWATCH_NATIVE", "1") == "0" or not path.exists() or jax.default_backend() != "cpu":
+    library = native.load(Path(__file__).with_name("_xla.so"))
+    if library is None or jax.default_backend() != "cpu":
         return False
     try:
-        library = ctypes.CDLL(str(path))
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.gradwatch_xla_reduce), platform="cpu")
         with jax.ensure_compile_time_eval():
             [[floats, integers]] = reduce([jnp.asarray([3.0, -4.0], jnp.float32)], True, 0, columns=2, minus=None)

@@ -43,62 +43,15 @@ def available() -> bool:
     return _library() is not None
 
 
-def reduce(
-    addresses: npt.NDArray[np.uint64],
-    sizes: npt.NDArray[np.int64],
-    kinds: npt.NDArray[np.uint8],
-    *,
-    flags: int = 0,
-    minus: npt.NDArray[np.uint64] | None = None,
-) -> npt.NDArray[Any]:
-    """Returns one row for each array, shape [m], of dtype ``ROW``, or ``FULL`` with the histogram.
-
-    The caller keeps the memory alive and in one piece: ``sizes[i]`` elements of dtype ``kinds[i]`` at ``addresses[i]``.
-    Other threads of Python run meanwhile.
-
-    Args:
-        addresses: of the first elements, shape [m].
-        sizes: counts of elements, shape [m].
-        kinds: codes of ``KINDS``, shape [m].
-        flags: ``COUNTS`` for zeros and subnormals, ``HISTOGRAM`` for these and the histogram.
-        minus: addresses of arrays of the same sizes and dtypes; then the differences are reduced.
-    """
-    library = _library()
-    assert library is not None, "the library was not built; ask available() first"
-    rows = np.empty(len(sizes), FULL if flags & HISTOGRAM else ROW)
-    others = None if minus is None else minus.ctypes.data
-    library.gradwatch_reduce_all(
-        addresses.ctypes.data,
-        others,
-        sizes.ctypes.data,
-        kinds.ctypes.data,
-        len(sizes),
-        flags,
-        rows.ctypes.data,
-        rows.itemsize,
-    )
-    return rows
-
-
-def statistics(rows: npt.NDArray[Any], sizes: npt.NDArray[np.int64], *, flags: int) -> Statistics:
-    """Returns the columns of rows, shape [m]; null where they were not taken, or over no finite element."""
-    nan, inf = rows["nan"], rows["inf"]
-    l2, total, absmax = (rows[name] for name in ("l2", "sum", "absmax"))
-    nothing = nan + inf == sizes
-    if np.count_nonzero(nothing):
-        l2, total, absmax = (np.where(nothing, np.nan, column) for column in (l2, total, absmax))
-    counted = bool(flags & (COUNTS | HISTOGRAM))
-    return Statistics(
-        sizes,
-        l2,
-        total,
-        absmax,
-        nan,
-        inf,
-        rows["zeros"] if counted else None,
-        rows["subnormal"] if counted else None,
-        rows["bins"] if flags & HISTOGRAM else None,
-    )
+def load(path: Path) -> ctypes.CDLL | None:
+    """Returns a library that ``build.py`` made; None where it is absent, switched off, or of another version."""
+    if os.environ.get("GRADWATCH_NATIVE", "1") == "0" or not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # built for another machine
+        return None
+    return library if library.gradwatch_version() == VERSION else None
 
 
 class Arrays:
@@ -126,7 +79,15 @@ class Arrays:
         self._rows = (ctypes.c_char * (m * ROW.itemsize), ctypes.c_char * (m * FULL.itemsize))
 
     def reduce(self, addresses: list[int], *, flags: int = 0, minus: list[int] | None = None) -> Reduced:
-        """Reads the arrays; see ``reduce``."""
+        """Returns one row for each array, with the histogram only if asked for.
+
+        The caller keeps the memory alive and in one piece. Other threads of Python run meanwhile.
+
+        Args:
+            addresses: of the first elements, m of them.
+            flags: ``COUNTS`` for zeros and subnormals, ``HISTOGRAM`` for these and the histogram.
+            minus: addresses of arrays of the same sizes and dtypes; then the differences are reduced.
+        """
         self._addresses[:] = addresses
         others = None
         if minus is not None:
@@ -148,9 +109,25 @@ class Reduced:
     flags: int
 
     def statistics(self) -> Statistics:
-        """Returns the columns, shape [m]."""
+        """Returns the columns, shape [m]; null where they were not taken, or over no finite element."""
         rows = np.frombuffer(self.rows, FULL if self.flags & HISTOGRAM else ROW)
-        return statistics(rows, self.sizes, flags=self.flags)
+        nan, inf = rows["nan"], rows["inf"]
+        l2, total, absmax = (rows[name] for name in ("l2", "sum", "absmax"))
+        nothing = nan + inf == self.sizes
+        if np.count_nonzero(nothing):
+            l2, total, absmax = (np.where(nothing, np.nan, column) for column in (l2, total, absmax))
+        counted = bool(self.flags & (COUNTS | HISTOGRAM))
+        return Statistics(
+            self.sizes,
+            l2,
+            total,
+            absmax,
+            nan,
+            inf,
+            rows["zeros"] if counted else None,
+            rows["subnormal"] if counted else None,
+            rows["bins"] if self.flags & HISTOGRAM else None,
+        )
 
 
 def join(parts: Sequence[Reduced]) -> Reduced:
@@ -177,14 +154,8 @@ def alive(address: int, shape: tuple[int, int, int], kind: int) -> npt.NDArray[n
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name("_reduce.so")
-    if os.environ.get("GRADWATCH_NATIVE", "1") == "0" or not path.exists():
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:  # built for another machine
-        return None
-    if library.gradwatch_version() != VERSION:
+    library = load(Path(__file__).with_name("_reduce.so"))
+    if library is None:
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     library.gradwatch_reduce_all.argtypes = [pointer, pointer, pointer, pointer, size, ctypes.c_int, pointer, size]

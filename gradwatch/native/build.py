@@ -19,10 +19,9 @@ LIBRARIES: Final = {
 }
 """Each library with its sources, by paths in the repository."""
 
-# Sums become vector instructions only where their order is free; NaN and infinity keep their meaning. On 32-bit counts
-# of elements nothing may be assumed about overflow.
+# Sums become vector instructions only where their order is free; NaN and infinity keep their meaning.
 _OPTIONS: Final = (
-    *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=default"),
+    *("-O3", "-std=gnu11", "-fPIC", "-shared"),
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
 

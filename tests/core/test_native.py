@@ -31,14 +31,14 @@ ALL = native.COUNTS | native.HISTOGRAM
 def reduced(
     *given_arrays: npt.NDArray[Any], flags: int = ALL, minus: list[npt.NDArray[Any]] | None = None
 ) -> Statistics:
-    def addresses(of: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
-        return np.array([array.ctypes.data for array in of], dtype=np.uint64)
+    def addresses(of: Sequence[npt.NDArray[Any]]) -> list[int]:
+        return [array.ctypes.data for array in of]
 
-    sizes = np.array([array.size for array in given_arrays], dtype=np.int64)
-    kinds = np.array([native.KINDS[array.dtype.name] for array in given_arrays], dtype=np.uint8)
+    known = native.Arrays(
+        [array.size for array in given_arrays], [native.KINDS[array.dtype.name] for array in given_arrays]
+    )
     others = None if minus is None else addresses(minus)
-    rows = native.reduce(addresses(given_arrays), sizes, kinds, flags=flags, minus=others)
-    return native.statistics(rows, sizes, flags=flags)
+    return known.reduce(addresses(given_arrays), flags=flags, minus=others).statistics()
 
 
 def check(found: Statistics, at: int, array: npt.NDArray[Any], smallest_normal: float | None = None) -> None:
