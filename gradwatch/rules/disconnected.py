@@ -10,7 +10,7 @@ from gradwatch.findings import Figure, Finding
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, too_few
+from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, stretches, too_few
 from gradwatch.rules.view import StepView
 
 UNDERFLOW: Final = 1e-30
@@ -70,7 +70,9 @@ class Disconnected:
             return []
         affected = self._affected(layout)
         layers = {int(i) for i in layout.layer_of[affected]}
-        return [self._finding(layout, affected, stretch) for stretch in self._stretches(layout, layers)]
+        owners = {int(i) for i in layout.layer_of[layout.trained | layout.missing]} | layers
+        order = [layer for layer in layout.depth.tolist() if layer in owners]
+        return [self._finding(layout, affected, stretch) for stretch in stretches(order, layers)]
 
     def not_applied(self) -> str | None:
         """Needs a few gradients."""
@@ -128,16 +130,6 @@ class Disconnected:
             return False
         nearest = flowing[np.argmin(rank[layout.layer_of[flowing]])]
         return float(rms[nearest]) < UNDERFLOW
-
-    def _stretches(self, layout: Layout, layers: set[int]) -> list[list[int]]:
-        owners = {int(i) for i in layout.layer_of[layout.trained | layout.missing]}
-        stretches: list[list[int]] = [[]]
-        for layer in layout.depth.tolist():
-            if layer in layers:
-                stretches[-1].append(layer)
-            elif layer in owners and stretches[-1]:
-                stretches.append([])
-        return [stretch for stretch in stretches if stretch]
 
     def _finding(self, layout: Layout, affected: Mask, stretch: list[int]) -> Finding:
         inside = affected & np.isin(layout.layer_of, stretch)

@@ -9,7 +9,7 @@ import numpy as np
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, too_few
+from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, stretches, too_few
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
@@ -70,9 +70,9 @@ class Frozen:
         if not frozen.any():
             return []
         chosen = bool(layout.numel[frozen].sum() >= MOST * layout.numel[layout.matrix].sum())
-        stretches = _stretches(layout, frozen)
-        first = int(layout.chain[0])
-        return [self._finding(layout, frozen, at, chosen=chosen or at[0] == first) for at in stretches]
+        chain = layout.chain.tolist()
+        found = stretches(chain, set(layout.layer_of[frozen].tolist()))
+        return [self._finding(layout, frozen, at, chosen=chosen or at[0] == chain[0]) for at in found]
 
     def not_applied(self) -> str | None:
         """Needs updates and gradients of the same steps."""
@@ -125,14 +125,3 @@ def _expects(view: StepView) -> Mask:
     weight = view.weight.rms if view.weight is not None else view.layout.initial_rms
     expected: Mask = gradient.rms * pace.min() > ABOVE_ROUNDING * view.layout.rounding * weight
     return expected
-
-
-def _stretches(layout: Layout, frozen: Mask) -> list[list[int]]:
-    layers = {int(i) for i in layout.layer_of[frozen]}
-    stretches: list[list[int]] = [[]]
-    for layer in layout.chain.tolist():
-        if layer in layers:
-            stretches[-1].append(layer)
-        elif stretches[-1]:
-            stretches.append([])
-    return [stretch for stretch in stretches if stretch]

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from gradwatch.rules.depth import largest_jump
-from gradwatch.rules.view import StepView, decades
+from gradwatch.rules.view import StepView, decades, median
 from gradwatch.statistics import Float
 
 CHAIN: Final = 3
@@ -38,13 +38,13 @@ class Culprit:
 
 def standing_out(gain: Float) -> int | None:
     """Returns the place of the one layer whose gains, shape [2, c], stand out both ways, or None."""
-    above = np.stack([row - _median(row) for row in gain])
+    above = np.stack([row - median(row) for row in gain])
     return _alone(np.fmin(above[0], above[1]))
 
 
 def multiplier(view: StepView, place: int, gain: Float) -> Culprit:
     """Returns the layer at a place of the chain, with its mean gain both ways and the typical one."""
-    usual = np.array([_median(row) for row in gain])
+    usual = np.array([median(row) for row in gain])
     layer = int(view.layout.chain[place])
     return Culprit(layer, 10 ** float(np.nanmean(gain[:, place])), 10 ** float(np.nanmean(usual)), view.step)
 
@@ -59,7 +59,7 @@ def lagging(view: StepView, before: Sequence[Float]) -> Culprit | None:
     if view.gradient is None or len(layout.primary) < CHAIN or any(len(row) != len(layout.primary) for row in before):
         return None
     growth = decades(view.gradient.rms[layout.primary]) - np.median(decades(np.stack(before)), axis=0)
-    usual = _median(growth)
+    usual = median(growth)
     place = _alone(usual - growth)
     if place is None:
         return None
@@ -72,8 +72,3 @@ def _alone(above: Float) -> int | None:
     if jump is None or jump.size < JUMP or jump.size - jump.next < NEXT_JUMP:
         return None
     return jump.index
-
-
-def _median(values: Float) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else float("nan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -47,6 +47,17 @@ def in_depth_order(layout: Layout, layers: Iterable[int], culprit: int | None = 
     rank = layout.rank()
     ordered = sorted({int(layer) for layer in layers} - {culprit}, key=lambda layer: int(rank[layer]))
     return layout.names(ordered if culprit is None else [culprit, *ordered])
+
+
+def stretches(order: Iterable[int], chosen: Collection[int]) -> list[list[int]]:
+    """Groups the chosen ones of layers in order into runs of neighbours."""
+    found: list[list[int]] = [[]]
+    for layer in order:
+        if layer in chosen:
+            found[-1].append(layer)
+        elif found[-1]:
+            found.append([])
+    return [stretch for stretch in found if stretch]
 
 
 def padded(array: Array, size: int, fill: float | bool) -> Array:

@@ -15,7 +15,7 @@ from gradwatch.rules.layout import Layout, Mask
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import Profile, gradient_profile
 from gradwatch.rules.rule import called, count, in_depth_order, number, too_few, without_loss
-from gradwatch.rules.view import StepView
+from gradwatch.rules.view import StepView, median
 from gradwatch.statistics import Float
 
 CHAIN: Final = 5
@@ -107,8 +107,8 @@ class Vanishing:
         if profile.top() - profile.bottom() > ABYSS or self._history.loss_is_flat():
             return True
         affected = affected_layers(profile)
-        ratio = _median(profile.ratio[affected])
-        top = _median(profile.ratio[-max(1, len(affected) // 4) :])
+        ratio = median(profile.ratio[affected])
+        top = median(profile.ratio[-max(1, len(affected) // 4) :])
         return ratio < RATIO and ratio < RELATIVE_RATIO * top
 
     def _finding(self) -> Finding:
@@ -166,9 +166,9 @@ class Vanishing:
             f"The {profile.measured} falls by {drop:.1f} decades from {last} to {first} ({TREND_DROP} to {DROP:g} "
             f"are too many), {max(line.slope, 0.0):.2f} decades per layer.",
         ]
-        ratio = _median(profile.ratio[affected])
+        ratio = median(profile.ratio[affected])
         if np.isfinite(ratio):
-            top = _median(profile.ratio[-max(1, len(profile.ratio) // 4) :])
+            top = median(profile.ratio[-max(1, len(profile.ratio) // 4) :])
             evidence.append(
                 f"An update changes the affected layers by {number(ratio)} of their size, the layers next to the "
                 f"output by {number(top)}; below {number(RATIO)} a layer hardly learns."
@@ -229,11 +229,6 @@ def _medians(profiles: list[Profile], name: str) -> Float:
     if known.any():
         result[known] = np.nanmedian(stacked[:, known], axis=0)
     return result
-
-
-def _median(values: Float) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _title(affected: int, seen: int, name: str, stuck: bool) -> str:

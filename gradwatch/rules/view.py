@@ -155,3 +155,9 @@ def _names_loss(key: str) -> bool:
 def decades(size: Float) -> Float:
     """Returns log10 of sizes, with 0 at -45 (the smallest float32 is 1.4e-45) and null kept."""
     return np.log10(np.maximum(size, 1e-45))
+
+
+def median(values: Float) -> float:
+    """Returns the median of the finite values; null of none."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
