@@ -1,4 +1,4 @@
-"""Numbers on their way from a device to the host, without waiting and without a call of CUDA to learn of their coming.
+"""Numbers on their way between a device and the host, without waiting and without a call of CUDA to learn of it.
 
 The device sets a flag in pinned memory behind the numbers. The writer thread reads the flag, because polling an event
 there would spoil a CUDA graph that the training thread happens to capture: cudaEventQuery is forbidden to every thread
@@ -116,6 +116,11 @@ def _wait(block: Block, device: torch.device) -> None:
 def stream(device: torch.device) -> int:
     """Returns the number of the current stream of a device, 0 where there are none."""
     return torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies from the host to a device without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def is_capturing() -> bool:

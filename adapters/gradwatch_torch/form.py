@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch import native
-from gradwatch_torch.layout import flat
+from gradwatch_torch.layout import flat, storage_order
 
 KINDS: Final = {getattr(torch, name): code for name, code in native.KINDS.items()}
 _PLAIN: Final = (Tensor, nn.Parameter)
 """Types whose memory holds their elements; what a subclass means by its memory is known to nobody else."""
 
 _dtype, _is_cpu = Tensor.dtype.__get__, Tensor.is_cpu.__get__  # type: ignore[attr-defined]
-addresses_of = Tensor.data_ptr
 
 
 class Form:
@@ -53,12 +52,6 @@ def readable(tensors: Sequence[Tensor]) -> list[Tensor] | None:
     """Returns tensors of the same elements that C may read, copies where need be; None where that is impossible."""
     vectors = [flat(tensor) for tensor in tensors if type(tensor) in _PLAIN]
     return vectors if len(vectors) == len(tensors) and all(map(_is_plain, vectors)) else None
-
-
-def storage_order(tensor: Tensor) -> list[int]:
-    """Returns the dimensions from the one whose neighbours lie farthest apart to the one whose lie closest."""
-    strides = tensor.stride()
-    return sorted(range(tensor.ndim), key=lambda d: -strides[d])
 
 
 def _is_plain(tensor: Tensor) -> bool:

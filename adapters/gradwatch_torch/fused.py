@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.statistics import BINS, Integer, concatenate, measure
-from gradwatch_torch.arrival import Arrival, stream
+from gradwatch_torch.arrival import Arrival, send, stream
 from gradwatch_torch.rows import COLUMNS, Rows, join
 
 CHUNK: Final = 2**16
@@ -97,16 +97,11 @@ def _upload(table: Integer, device: torch.device) -> Tensor:
     key = (device, stream(device), table.tobytes())
     known = _tables.pop(key, None)
     if known is None:
-        known = _send(torch.from_numpy(table), device)
+        known = send(torch.from_numpy(table), device)
     _tables[key] = known
     while len(_tables) > _TABLES:
         _tables.popitem(last=False)
     return known
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies to the device without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @functools.cache
@@ -141,7 +136,7 @@ def fault_of(device: torch.device) -> str:
         [measure(p.float().numpy(), smallest_normal=torch.finfo(p.dtype).smallest_normal) for p in probes]
     )
     for counts, histogram in ((True, True), (True, False), (False, False)):
-        reduction = Fused([_send(probe, device) for probe in probes], counts=counts, histogram=histogram)
+        reduction = Fused([send(probe, device) for probe in probes], counts=counts, histogram=histogram)
         reduction.launch()
         values, *bins = [tensor.numpy() for tensor in Arrival(reduction.results).tensors()]
         found = join(

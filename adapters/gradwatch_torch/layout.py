@@ -23,9 +23,14 @@ def flat(tensor: Tensor) -> Tensor:
         tensor = torch.view_as_real(tensor.resolve_conj())
     tensor = tensor.resolve_neg()
     if not tensor.is_contiguous():
-        strides = tensor.stride()
-        tensor = tensor.permute(sorted(range(tensor.ndim), key=lambda d: -strides[d]))
+        tensor = tensor.permute(storage_order(tensor))
     return tensor.reshape(-1)
+
+
+def storage_order(tensor: Tensor) -> list[int]:
+    """Returns the dimensions from the one whose neighbours lie farthest apart to the one whose lie closest."""
+    strides = tensor.stride()
+    return sorted(range(tensor.ndim), key=lambda d: -strides[d])
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.statistics import BINS, LOWEST_EXPONENT, Integer
+from gradwatch_torch.arrival import send
 from gradwatch_torch.layout import smallest_normal, wide
 
 WIDTH: Final = 2**10
@@ -64,7 +65,7 @@ def _rows(piece: Tensor) -> int:
 
 def _reduce(pieces: Sequence[Tensor], limit: float, counts: bool, histogram: bool) -> list[Tensor]:
     matrix = _pack(pieces)
-    owner = _upload(np.repeat(np.arange(len(pieces)), [_rows(piece) for piece in pieces]), matrix.device)
+    owner = send(torch.from_numpy(np.repeat(np.arange(len(pieces)), list(map(_rows, pieces)))), matrix.device)
     columns = _columns(matrix, owner, len(pieces), limit if counts else None)
     return [columns, _histogram(matrix, owner, len(pieces))] if histogram else [columns]
 
@@ -77,11 +78,6 @@ def _pack(pieces: Sequence[Tensor]) -> Tensor:
     sizes = [size for piece in pieces for size in (len(piece), _rows(piece) * WIDTH - len(piece))]
     torch._foreach_copy_(list(matrix.split_with_sizes(sizes)[::2]), list(pieces), non_blocking=True)
     return matrix.view(rows, WIDTH)
-
-
-def _upload(array: Integer, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _columns(matrix: Tensor, owner: Tensor, parts: int, limit: float | None) -> Tensor:

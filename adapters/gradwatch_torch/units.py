@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gradwatch import native
 from gradwatch.statistics import NULL
 from gradwatch_torch.device import HostCopy
-from gradwatch_torch.form import KINDS, storage_order
+from gradwatch_torch.form import KINDS
+from gradwatch_torch.layout import storage_order
 
 SILENT_BATCHES: Final = 8
 """Sampled batches in a row for which a unit must be zero on every sample to count as silent."""
