@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradwatch import native
-from gradwatch.statistics import BINS
 
 TARGET: Final = "gradwatch_reduce"
 
@@ -33,29 +32,23 @@ def fits(arrays: Sequence[jax.Array]) -> bool:
 
 
 def reduce(
-    arrays: Sequence[jax.Array], wanted: Any, flags: Any, *, columns: int, minus: Sequence[jax.Array] | None
-) -> list[list[jax.Array]]:
-    """Returns the columns of ``kernel.Rows``, in parts that belong one after the other.
+    arrays: Sequence[jax.Array], results: Sequence[Any], wanted: Any, flags: Any, *, minus: Sequence[jax.Array] | None
+) -> list[jax.Array]:
+    """Returns columns of ``kernel.Rows``.
 
     Args:
         arrays: floating-point arrays of any shapes.
+        results: shapes of the columns: floats and integers, then counts, then bins, as far as they are asked for.
         wanted: whether to read them, possibly known only when the program runs; zeros otherwise.
         flags: those of ``gradwatch.native``, possibly known only when the program runs.
-        columns: 2 without counts, 3 with them, 4 with the histogram.
         minus: arrays of the same shapes; then the differences are reduced.
     """
     control = jnp.stack([jnp.asarray(word, jnp.int32) for word in (wanted, flags, minus is not None)])
-    floats = jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
-    parts = []
-    for part in _shares([array.size for array in arrays]):
-        widths = ((3, floats), (3, jnp.int32), (2, jnp.int32), (BINS, jnp.int32))[:columns]
-        shapes = [_Shape((len(part), width), dtype) for width, dtype in widths]
-        others = [] if minus is None else [minus[i] for i in part]
-        parts.append(list(jax.ffi.ffi_call(TARGET, shapes)(control, *(arrays[i] for i in part), *others)))
-    return parts
+    return list(jax.ffi.ffi_call(TARGET, results)(control, *arrays, *(minus or ())))
 
 
-def _shares(sizes: Sequence[int]) -> list[list[int]]:
+def shares(sizes: Sequence[int]) -> list[list[int]]:
+    """Divides positions of arrays of these sizes into one list for each call."""
     shares: list[list[int]] = [[]]
     filled = 0
     for i, size in enumerate(sizes):
@@ -76,7 +69,8 @@ def _registered() -> bool:
     try:
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.gradwatch_xla_reduce), platform="cpu")
         with jax.ensure_compile_time_eval():
-            [[floats, integers]] = reduce([jnp.asarray([3.0, -4.0], jnp.float32)], True, 0, columns=2, minus=None)
+            results = [_Shape((1, 3), jnp.float32), _Shape((1, 3), jnp.int32)]
+            floats, integers = reduce([jnp.asarray([3.0, -4.0], jnp.float32)], results, True, 0, minus=None)
             found = np.asarray(floats)[0] * np.exp2([2.0 * int(integers[0, 0]), int(integers[0, 0]), 0])
     except Exception:  # another XLA than the call was written for; its own operations do the same
         return False

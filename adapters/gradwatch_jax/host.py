@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,15 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
         None if counts is None else counts[:, 1],
         None if bins is None else bins.astype(np.uint32),
     )
+
+
+def total_norm(parts: Iterable[Statistics]) -> float:
+    """Returns the norm of all finite elements together."""
+    norms = [part.l2 for part in parts]
+    squares = sum(float(l2 @ l2) for l2 in norms)
+    if not math.isfinite(squares):  # null where no element is finite
+        squares = sum(float(np.nansum(np.square(l2))) for l2 in norms)
+    return math.sqrt(squares)
 
 
 def _integers(column: Any, m: int) -> npt.NDArray[np.int64] | None:

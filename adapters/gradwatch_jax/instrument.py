@@ -25,12 +25,9 @@ def instrument(step: Any, run: Run) -> Instrumented | None:
     kind = compat.jit_kind(step)
     if kind == "equinox":
         return _equinox(step, run)
-    if kind == "nnx":
-        inner, options = compat.nnx_options(step)
-        return _jit(compat.nnx_jit, inner, options, run)
-    if kind == "jax":
-        return _jit(compat.jax_jit, step.__wrapped__, compat.jit_options(step), run)
-    return None
+    if kind is None:
+        return None
+    return _jit(compat.nnx_jit if kind == "nnx" else compat.jax_jit, *_taken_apart(step, kind), run)
 
 
 def is_spread(step: Any) -> bool:
@@ -40,7 +37,7 @@ def is_spread(step: Any) -> bool:
     kind = compat.jit_kind(step)
     if jax.device_count() == 1 or kind not in ("jax", "nnx"):
         return False
-    options = compat.nnx_options(step)[1] if kind == "nnx" else compat.jit_options(step)
+    _, options = _taken_apart(step, kind)
     return "in_shardings" in options or "out_shardings" in options
 
 
@@ -51,8 +48,13 @@ def donates(step: Any) -> bool:
         return bool(step.donate_first or step.donate_rest)
     if kind is None:
         return False
-    options = compat.nnx_options(step)[1] if kind == "nnx" else compat.jit_options(step)
+    _, options = _taken_apart(step, kind)
     return bool(options["donate_argnums"] or options["donate_argnames"])
+
+
+def _taken_apart(step: Any, kind: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Returns the function below a jit of JAX or NNX, and the jit's options."""
+    return compat.nnx_options(step) if kind == "nnx" else (step.__wrapped__, compat.jit_options(step))
 
 
 def _jit(jit: Callable[..., Any], inner: Callable[..., Any], options: dict[str, Any], run: Run) -> Instrumented:

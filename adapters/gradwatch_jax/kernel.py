@@ -88,14 +88,14 @@ def _one_read(
     minus: Sequence[Array] | None,
     wanted: Array | bool,
 ) -> Rows:
-    columns = 2 if full is None else 4 if histogram else 3
-    counting = native.HISTOGRAM if histogram else native.COUNTS
-    flags = 0 if full is None else jnp.where(full, counting, 0)
-    read = [_apart(array) for array in arrays]
-    others = None if minus is None else [_apart(array) for array in minus]
-    parts = custom_call.reduce(read, wanted, flags, columns=columns, minus=others)
-    joined = [column[0] if len(column) == 1 else jnp.concatenate(column) for column in zip(*parts, strict=True)]
-    return Rows(*joined)
+    flags = 0 if full is None else jnp.where(full, native.HISTOGRAM if histogram else native.COUNTS, 0)
+    parts = []
+    for share in custom_call.shares([array.size for array in arrays]):
+        read = [arrays[i] for i in share]
+        shapes = [shape for shape in shapes_of_rows(read, full=full, histogram=histogram) if shape is not None]
+        others = None if minus is None else [_apart(minus[i]) for i in share]
+        parts.append(custom_call.reduce([_apart(array) for array in read], shapes, wanted, flags, minus=others))
+    return Rows(*(column[0] if len(column) == 1 else jnp.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def separate_reductions(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gradwatch.record import Block, StepRecord
 from gradwatch.scalars import Reader, read
 from gradwatch.statistics import Statistics, concatenate
-from gradwatch_jax.host import statistics
+from gradwatch_jax.host import statistics, total_norm
 from gradwatch_jax.kernel import Rows
 
 Groups = dict[tuple[str, str], list[tuple[npt.NDArray[np.uint32], Statistics]]]
@@ -77,4 +77,4 @@ def _total_norm(blocks: Sequence[Block]) -> dict[str, float]:
     gradients = [block for block in blocks if block.signal == "gradient"]
     if not gradients or any(block.stage in ("local", "shard") or "after" in block.stage for block in gradients):
         return {}
-    return {"total_norm": float(np.sqrt(sum(np.nansum(np.square(block.statistics.l2)) for block in gradients)))}
+    return {"total_norm": total_norm([block.statistics for block in gradients])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +16,7 @@ from gradwatch.schedule import Plan
 from gradwatch.statistics import Statistics, concatenate, merge
 from gradwatch_jax.captured import Gradients, Ring
 from gradwatch_jax.feedback import Feedback
-from gradwatch_jax.host import statistics
+from gradwatch_jax.host import statistics, total_norm
 from gradwatch_jax.kernel import Rows
 
 MICRO: Final = "micro-batch"
@@ -192,8 +191,4 @@ def _total_norm(blocks: Sequence[Block]) -> dict[str, float]:
     """Returns the norm of all gradients together; of micro-batches there is none."""
     if not blocks or any(block.stage == MICRO for block in blocks):
         return {}
-    norms = [block.statistics.l2 for block in blocks]
-    squares = sum(float(l2 @ l2) for l2 in norms)
-    if not math.isfinite(squares):  # null where no element is finite
-        squares = sum(float(np.nansum(np.square(l2))) for l2 in norms)
-    return {"total_norm": math.sqrt(squares)}
+    return {"total_norm": total_norm([block.statistics for block in blocks])}

@@ -16,11 +16,12 @@ from gradwatch.plugins import Session
 from gradwatch.schedule import Plan, Schedule
 from gradwatch_jax import compat, compat_mapped, flags, pairing, remarks
 from gradwatch_jax.captured import Captured, Layout
-from gradwatch_jax.collector import Collector, Memory, Wishes
+from gradwatch_jax.collector import Collector
 from gradwatch_jax.feedback import Feedback
 from gradwatch_jax.instrument import Instrumented, donates, instrument, is_spread
 from gradwatch_jax.padding import padded
 from gradwatch_jax.pending import GradientPart, Part, PendingStep
+from gradwatch_jax.places import Memory, Wishes
 from gradwatch_jax.sites import SiteIds, Sites
 
 _traces = itertools.count(1)
