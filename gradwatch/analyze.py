@@ -15,6 +15,7 @@ from gradwatch.record import SiteTable, StepRecord
 from gradwatch.recording import Recording
 from gradwatch.rules import RULES
 from gradwatch.rules.history import History
+from gradwatch.rules.routine import Routine
 from gradwatch.rules.view import StepView
 
 FIRST_STATISTICS: Final = 4
@@ -39,11 +40,16 @@ class Fold:
     def __init__(self, sites: SiteTable) -> None:
         self.history = History(sites)
         self.rules = tuple(rule(self.history) for rule in RULES)
+        self._routine = Routine(self.history)
         self._alarmed = 0
 
     def observe(self, record: StepRecord) -> bool:
         """Takes the next step; returns whether a rule raised an alarm at it."""
-        view = StepView(record, self.history.current_layout())
+        norm = self._routine.norm(record)
+        if norm is not None:
+            self.history.pass_over(record, norm)
+            return False
+        view = StepView(record, self.history.current_layout(), self._routine.span())
         self.history.observe(view)
         alarmed = 0
         for rule in self.rules:

@@ -58,7 +58,7 @@ class Disconnected:
         if not np.count_nonzero(flowing):
             return
         self._samples += 1
-        self._gaps.observe(view.step, blocked, flowing)
+        self._gaps.observe(view, blocked, flowing)
         self._absent, self._rms, self._last_step = rows.absent, rows.rms, view.step
         if not self.alarmed and np.count_nonzero(blocked):
             self.alarmed = bool(self._affected(view.layout).any())

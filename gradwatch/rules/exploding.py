@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.growth import CHAIN, Culprit, lagging, multiplier, standing_out
-from gradwatch.rules.history import History
+from gradwatch.rules.history import History, Point
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
@@ -55,8 +55,6 @@ class Exploding:
         self._jumps = Persistence()
         self._grown = Persistence()
         self._large = Persistence()
-        self._sizes: deque[tuple[int, float, float]] = deque(maxlen=WINDOW + 1)
-        self._norms: deque[float] = deque(maxlen=32)
         self._gradients: deque[Float] = deque(maxlen=8)
         self._growing: int | None = None
         self._grown_since: int | None = None
@@ -123,38 +121,41 @@ class Exploding:
         high = view.loss > LOSS_GROWTH * self._first_loss
         if high and self._high_loss == 0:
             self._high_since = view.step
-        self._high_loss = self._high_loss + 1 if high else 0
+        self._high_loss = self._high_loss + view.span if high else 0
         self._highest_loss = max(self._highest_loss, self._high_loss)
 
     def _see_norm(self, view: StepView) -> None:
-        loss = abs(view.loss) if view.loss is not None else float("nan")
         if view.spoilt:
             self._see_overflow(view)
             return
         norm = view.norm
         if norm is None:
             return
-        if len(self._norms) >= 8:
-            usual = statistics.median(self._norms)
+        before = list(self._history.norm.recent)[:-1]
+        if len(before) >= 8:
+            usual = statistics.median(before)
             grows = norm > GROWTH * usual > 0
             if grows and self._growing is None:
                 self._culprit = self._culprit or lagging(view, self._gradients)
             self._growing = (self._growing if self._growing is not None else view.step) if grows else None
             if self._grown.observe(view.step, norm > RUNTIME_GROWTH * usual > 0) and self._grown_since is None:
                 self._grown_since = self._growing
-        self._norms.append(norm)
         self._gradients.append(view.gradient.rms[view.layout.primary] if view.gradient is not None else np.zeros(0))
-        self._sizes.append((view.step, norm, loss))
-        if len(self._sizes) > 1 and norm > GROWTH**2 * self._sizes[0][1] > 0:
+        if norm > GROWTH**2 * self._trail()[0].norm > 0:
             self.alarmed = True
+
+    def _trail(self) -> list[Point]:
+        """Returns this step and the ``WINDOW`` before it."""
+        return list(self._history.trail)[-WINDOW - 1 :]
 
     def _see_overflow(self, view: StepView) -> None:
         """Judges the first non-finite step: did the signals grow into it?"""
         self._spoilt = True
         recent = self._latest is not None and view.step - self._latest.step <= WINDOW
         self._culprit = self._culprit or (self._latest if recent else None)
+        before = [point for point in self._history.trail if point.step < view.step][-WINDOW - 1 :]
         for column, name in ((1, "gradient norm"), (2, "loss")):
-            values = [(row[0], row[column]) for row in self._sizes if np.isfinite(row[column]) and row[column] > 0]
+            values = [(point.step, point[column]) for point in before if 0 < point[column] < np.inf]
             if len(values) < 2:
                 continue
             lowest = min(range(len(values)), key=lambda i: values[i][1])

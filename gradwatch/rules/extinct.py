@@ -41,7 +41,7 @@ class Extinct:
             return
         zero = (rows.absmax == 0) & view.layout.matrix
         flowing = (rows.absmax > 0) & view.layout.matrix
-        self._gaps.observe(view.step, zero, flowing)
+        self._gaps.observe(view, zero, flowing)
         if np.count_nonzero(zero) < SHARE * np.count_nonzero(view.layout.matrix):
             self._alive_norm = view.norm or 0.0
             self._onset = None

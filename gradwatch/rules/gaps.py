@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.rules.layout import Index, Mask
 from gradwatch.rules.rule import padded
+from gradwatch.rules.view import StepView
 
 PERSIST: Final = 5
 """Steps: zero-initialised branches, low-rank adapters and warm-up from 0 have no gradient for one or two."""
@@ -33,7 +34,7 @@ class Gaps:
         self.active: Index = np.zeros(0, dtype=np.int64)
         self.ever: Mask = np.zeros(0, dtype=np.bool_)
 
-    def observe(self, step: int, blocked: Mask, flowing: Mask) -> None:
+    def observe(self, view: StepView, blocked: Mask, flowing: Mask) -> None:
         """Takes a step; parameters that are neither blocked nor flowing were not captured and keep their state."""
         self._grow(len(blocked))
         # count_nonzero takes a fifth of the time of any(), and most steps have no gap.
@@ -44,9 +45,9 @@ class Gaps:
             self.active[ended] = 0
             self.run[ended] = 0
         if np.count_nonzero(blocked):
-            self.since[blocked & (self.run == 0)] = step
-            self.run[blocked] += 1
-        self.active += flowing
+            self.since[blocked & (self.run == 0)] = view.step
+            self.run[blocked] += view.span
+        self.active += flowing * view.span
         self.ever |= flowing
 
     def lasting(self) -> Mask:

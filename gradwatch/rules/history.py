@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from gradwatch.record import SiteTable
+from gradwatch.record import SiteTable, StepRecord
 from gradwatch.rules.layout import Layout, lay_out
-from gradwatch.rules.view import StepView
+from gradwatch.rules.view import StepView, loss_of
 from gradwatch.statistics import Float
 
 START: Final = 10
 RECENT: Final = 32
 SETTLED: Final = 30
 ALIVE: Final = 1e-5
+TRAIL: Final = 12
 HABIT: Final = 3
 """Times the longest stretch of records at which nothing moved, beyond which the next one is no accumulation."""
 LEARNS: Final = 0.02
@@ -24,6 +25,14 @@ EXCESS: Final = 0.1
 """By how much a loss has to fall to count as learning, and by how much the output layer alone brings it down within the
 first steps, which is no learning yet: before, logits of variance v over K classes cost v/2 (1 - 1/K) more than a
 constant guess, which costs log K (second order of log-sum-exp). A tenth is v = 1/2 at K = 10."""
+
+
+class Point(NamedTuple):
+    """Global gradient norm and absolute loss of a step, NaN where unknown."""
+
+    step: int
+    norm: float
+    loss: float
 
 
 class Series:
@@ -87,6 +96,7 @@ class History:
         still: whether nothing moved at a record with updates: every one of them is exactly 0. So it is at the steps of
             an optimizer that accumulates micro-batches on which it applies nothing.
         moved_between: whether a weight changed since the record before with weights, though nothing moves at this one.
+        trail: the last ``TRAIL`` captured steps that were not skipped, oldest first.
     """
 
     def __init__(self, sites: SiteTable) -> None:
@@ -107,6 +117,7 @@ class History:
         self.sees_inside = False
         self.still = self.moved_between = False
         self._still_run = self._longest_still = 0
+        self.trail: deque[Point] = deque(maxlen=TRAIL)
 
     def current_layout(self) -> Layout:
         """Returns the layout of the site table as it is now."""
@@ -132,8 +143,25 @@ class History:
             self.learning_rate.observe(view.facts["learning_rate"])
         if view.norm is not None and not view.skipped:
             self.norm.observe(view.norm)
+        if view.captured and not view.skipped:
+            self._follow(view.step, view.norm, view.loss)
         self.spoilt = view.spoilt
         self.ratio = self._ratio(view)
+
+    def pass_over(self, record: StepRecord, norm: float) -> None:
+        """Takes a routine record, which the rules do not see, with its global gradient norm."""
+        self.captured += 1
+        self.last_step = record.step
+        self.samples["gradient"] += 1
+        loss = loss_of(record.logged)
+        if loss is not None:
+            self.loss.observe(loss)
+        if "learning_rate" in record.facts:
+            self.learning_rate.observe(record.facts["learning_rate"])
+        self.norm.observe(norm)
+        self._follow(record.step, norm, loss)
+        self.ratio = None
+        self.still = self.moved_between = False
 
     def converged(self) -> bool:
         """Whether the global gradient norm has fallen to a hundredth of its start: then small updates are no fault."""
@@ -171,6 +199,10 @@ class History:
             return True
         fallen = (float(np.median(loss.settled)) - loss.now()) / abs(loss.start())
         return loss.count >= 2 * SETTLED and change > -EXCESS and fallen < LEARNS
+
+    def _follow(self, step: int, norm: float | None, loss: float | None) -> None:
+        nan = float("nan")
+        self.trail.append(Point(step, nan if norm is None else norm, nan if loss is None else abs(loss)))
 
     def _ratio(self, view: StepView) -> Float | None:
         before, self._weight = self._weight, self._next_weight(view)

@@ -52,7 +52,7 @@ class NonFinite:
             return
         self._skips = 0
         if not _spoilt(view):
-            self._finite_since += view.captured
+            self._finite_since += view.span if view.captured else 0
             return
         self.alarmed = True
         self._finite_since = 0

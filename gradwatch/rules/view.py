@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -56,11 +56,13 @@ class StepView:
     """A step record with its signals as ``Rows``, or None where a signal was not captured at this step.
 
     ``gradient``, ``update`` and ``weight`` lie along the layout's parameters; ``activation``, ``activation_gradient``
-    and their ``_input`` twins along its layers.
+    and their ``_input`` twins along its layers. ``span`` is how many records it stands for, itself included: those
+    before it were routine (``routine.py``).
     """
 
-    def __init__(self, record: StepRecord, layout: Layout) -> None:
+    def __init__(self, record: StepRecord, layout: Layout, span: int = 1) -> None:
         self.step = record.step
+        self.span = span
         self.skipped = record.skipped
         self.layout = layout
         self.facts = {name: value for name, value in record.facts.items() if math.isfinite(value)}
@@ -83,9 +85,7 @@ class StepView:
     @cached_property
     def loss(self) -> float | None:
         """The logged loss, possibly not finite, or None: ``loss``, else the first key that names a training loss."""
-        if "loss" in self.logged:
-            return self.logged["loss"]
-        return next((value for key, value in self.logged.items() if _names_loss(key)), None)
+        return loss_of(self.logged)
 
     @cached_property
     def norm(self) -> float | None:
@@ -145,6 +145,13 @@ class StepView:
     def _layers(self, signal: str, slots: Index) -> Rows | None:
         blocks = self._blocks.get(signal)
         return Rows(blocks, slots, len(self.layout.layers)) if blocks else None
+
+
+def loss_of(logged: Mapping[str, float]) -> float | None:
+    """Returns the training loss among logged scalars: ``loss``, else the first key that names one; None without."""
+    if "loss" in logged:
+        return logged["loss"]
+    return next((value for key, value in logged.items() if _names_loss(key)), None)
 
 
 def _names_loss(key: str) -> bool:
