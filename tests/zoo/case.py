@@ -14,7 +14,7 @@ from tests.zoo.program import build
 from tests.zoo.recipe import Recipe
 from tests.zoo.recording import record
 from tests.zoo.rivals import RIVALS
-from tests.zoo.tools import TOOLS, Claim
+from tests.zoo.tools import TOOLS, Claim, Tool
 from tests.zoo.trace import Trace
 
 ATTEMPTS: Final = 8
@@ -25,11 +25,19 @@ SEEDS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in a half that the generator fills: a kind, or "" for a healthy case."""
+    """A place in a half that the generator fills.
+
+    Attributes:
+        seed: of the half.
+        number: its place in the half, from 0.
+        kind: the kind to plant, or "" for a healthy case.
+        turn: which of the slots of its kind it is; plants and families take turns.
+    """
 
     seed: str
     number: int
     kind: str
+    turn: int
 
 
 def run(slot: Slot) -> dict[str, Any]:
@@ -38,7 +46,8 @@ def run(slot: Slot) -> dict[str, Any]:
     rejected: list[dict[str, Any]] = []
     for attempt in range(ATTEMPTS):
         random = generator(slot.seed, slot.number, slot.kind, attempt)
-        draw = faulty(slot.kind, random) if slot.kind else healthy(random)
+        turn = slot.turn + attempt // 2
+        draw = faulty(slot.kind, random, turn) if slot.kind else healthy(random, turn)
         try:
             found = show_faulty(draw) if slot.kind else show_healthy(draw)
         except Exception as error:  # a draw that does not even train is one that is rejected, with its reason
@@ -57,12 +66,14 @@ def show_faulty(draw: Draw) -> dict[str, Any]:
     ruling = rule(fault.kind, planted, sick, twin)
     if not ruling.confirmed:
         return {"id": str(draw), "reason": ruling.reason}
+    # The oracle has found the twin sound: it is one more healthy run.
+    runs = {"runs": [_asked(planted.sick, sick)], "twin": _asked(planted.twin, twin)}
     truth = {
         "required": sorted({fault.kind} | fault.also),
         "tolerated": sorted(fault.tolerated),
         **_ruled(ruling),
     }
-    return {**_described(draw), "truth": truth, "runs": [_asked(planted.sick, sick)]}
+    return {**_described(draw), "truth": truth, **runs}
 
 
 def show_healthy(draw: Draw) -> dict[str, Any]:
@@ -80,10 +91,21 @@ def show_healthy(draw: Draw) -> dict[str, Any]:
 
 def _asked(recipe: Recipe, trace: Trace) -> dict[str, Any]:
     started = time.process_time()
-    claims = {name: tool(build(recipe)) for name, tool in TOOLS.items()}
+    answers = {name: _answer(tool, recipe) for name, tool in TOOLS.items()}
+    claims = {name: found for name, (found, _) in answers.items()}
+    errors = {name: error for name, (_, error) in answers.items() if error}
     seconds = _since(started)
     claims |= {name: rival(trace) for name, rival in RIVALS.items()}
-    return {"claims": {name: [asdict(claim) for claim in found] for name, found in claims.items()}, "seconds": seconds}
+    said = {name: [asdict(claim) for claim in found] for name, found in claims.items()}
+    return {"claims": said, "errors": errors, "seconds": seconds}
+
+
+def _answer(tool: Tool, recipe: Recipe) -> tuple[list[Claim], str]:
+    """Asks a tool; one that fails has said nothing, which is no reason to reject the case."""
+    try:
+        return tool(build(recipe)), ""
+    except Exception as error:
+        return [], repr(error)
 
 
 def _described(draw: Draw) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from tests.zoo.families import ALL, FAMILIES, RATES
+from tests.zoo.families import FAMILIES, RATES
 from tests.zoo.faults import FAULTS
 from tests.zoo.recipe import Recipe
 from tests.zoo.traps import needs_torch, trapped
 
-JAX_SHARE: Final = 0.3
-"""Share of the cases in JAX, where most of a case's time goes into compiling."""
+JAX_SHARE: Final = 0.35
+"""Share of JAX in the faults that both frameworks can have; most of such a case's time goes into compiling."""
+JAX_SHARE_HEALTHY: Final = 0.6
+"""The same of the healthy families that both frameworks have, which are the fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +92,21 @@ def generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def faulty(kind: str, random: np.random.Generator) -> Draw:
-    """Draws a case of a kind: one of its faults, a family that can have it, and the rest."""
-    name = _choice(random, sorted(name for name, fault in FAULTS.items() if fault.kind == kind))
+def faulty(kind: str, random: np.random.Generator, turn: int) -> Draw:
+    """Draws a case of a kind: the fault whose turn it is, a family that can have it, and the rest."""
+    names = sorted(name for name, fault in FAULTS.items() if fault.kind == kind)
+    name = names[turn % len(names)]
     fault = FAULTS[name]
-    framework = _framework(random, fault.frameworks)
+    framework = _framework(random, fault.frameworks, JAX_SHARE)
     families = [family for family in fault.families if framework in FAMILIES[family].frameworks]
     framework, families = (framework, families) if families else ("torch", list(fault.families))
     return _drawn(random, framework, _choice(random, families), name, "")
 
 
-def healthy(random: np.random.Generator) -> Draw:
-    """Draws a healthy case: a family, and one of its traps or none."""
-    framework = _framework(random, ALL)
-    family = _choice(random, [name for name, family in FAMILIES.items() if framework in family.frameworks])
+def healthy(random: np.random.Generator, turn: int) -> Draw:
+    """Draws a healthy case: the family whose turn it is, and one of its traps or none."""
+    family = list(FAMILIES)[turn % len(FAMILIES)]
+    framework = _framework(random, FAMILIES[family].frameworks, JAX_SHARE_HEALTHY)
     traps = [trap for trap in FAMILIES[family].traps if framework == "torch" or not needs_torch(trap)]
     return _drawn(random, framework, family, "", _choice(random, traps))
 
@@ -133,9 +136,9 @@ def _drawn(random: np.random.Generator, framework: str, name: str, fault: str, t
     )
 
 
-def _framework(random: np.random.Generator, allowed: tuple[str, ...]) -> str:
+def _framework(random: np.random.Generator, allowed: tuple[str, ...], share: float) -> str:
     others = [name for name in allowed if name != "torch"]
-    return _choice(random, others) if others and random.random() < JAX_SHARE else "torch"
+    return _choice(random, others) if others and random.random() < share else "torch"
 
 
 def _choice(random: np.random.Generator, options: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def negligible_later(recipe: Recipe, random: Random) -> Planted:
 
 def lost_in_rounding(recipe: Recipe, random: Random) -> Planted:
     """Steps smaller than half the distance between two numbers of bf16."""
-    twin = replace(recipe, rate=recipe.rate * 0.1, steps=120)
+    twin = replace(recipe, rate=recipe.rate * float(random.uniform(0.03, 0.1)), steps=120)
     return Planted(replace(twin, precision="bf16"), twin)
 
 
@@ -222,7 +222,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "lost-in-rounding": Fault(
         "update-too-small",
         lost_in_rounding,
-        ("mlp", "logistic", "plain"),
+        ("mlp", "plain", "multitask"),
         frozenset({"frozen", "vanishing"}),
         optimizers=DESCENT,
     ),

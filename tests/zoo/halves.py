@@ -8,13 +8,12 @@ from typing import Final
 
 from gradwatch.findings import KINDS
 from tests.zoo.case import Slot
-from tests.zoo.draw import generator
 
 ROOT: Final = Path(__file__).parents[2]
 DEVELOPMENT: Final = "development"
 """The seed of the half on which rules may be tuned."""
 PER_KIND: Final = 10
-"""Faulty slots of each kind in a half."""
+"""Faulty slots of each kind in a half, in rounds over the kinds."""
 HEALTHY: Final = 88
 """Healthy slots of a half; each runs with several seeds."""
 
@@ -35,11 +34,13 @@ def seed_of(half: str) -> str:
 
 
 def slots(half: str) -> list[Slot]:
-    """Returns the slots of a half, mixed so that every part of it has all sorts."""
-    kinds = [kind for kind in KINDS for _ in range(PER_KIND)] + [""] * HEALTHY
+    """Returns the slots of a half: rounds over the kinds, then healthy ones.
+
+    Every twentieth of it has seven kinds once and four or five healthy slots of different families.
+    """
+    turns = [(kind, turn) for turn in range(PER_KIND) for kind in KINDS] + [("", turn) for turn in range(HEALTHY)]
     seed = seed_of(half)
-    order = generator(seed, "order").permutation(len(kinds))
-    return [Slot(seed, int(number), kinds[number]) for number in order]
+    return [Slot(seed, number, kind, turn) for number, (kind, turn) in enumerate(turns)]
 
 
 def part(whole: list[Slot], index: int, count: int) -> list[Slot]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -33,6 +32,13 @@ def update_ratios(trace: Trace) -> Floats:
     """Median over the weight matrices of the norm of a step over the norm of the weights, by step."""
     names = [name for name, rows in trace.weights.items() if rows[0].n > 1 and "bias" not in name]
     return np.asarray([_median([_ratio(trace, name, t) for name in names]) for t in range(trace.steps)])
+
+
+def unmoved(trace: Trace, onset: int) -> float:
+    """Share of the elements of the weight matrices that a step leaves as they are, median over the steps."""
+    tables = [rows for name, rows in trace.updates.items() if rows[0].n > 1 and "bias" not in name]
+    steps = [[rows[t] for rows in tables] for t in range(onset, trace.steps)]
+    return _median([sum(row.zeros * row.n for row in here) / sum(row.n for row in here) for here in steps])
 
 
 def gradient_norms(trace: Trace) -> Floats:
@@ -136,11 +142,6 @@ def recovered(trace: Trace, onset: int) -> bool:
     before = float(np.median(trace.losses[onset - 10 : onset]))
     after = np.asarray(trace.losses[onset + 1 : onset + 31])
     return bool(after.size and np.isfinite(after).all() and after[-3:].mean() < 3 * before)
-
-
-def mirror(values: Callable[[Trace], float], sick: Trace, twin: Trace) -> tuple[float, float]:
-    """Returns a figure of both runs."""
-    return values(sick), values(twin)
 
 
 def _over_time(trace: Trace, t: int) -> list[float]:

@@ -177,7 +177,8 @@ def _too_large(planted: Planted, sick: Trace, twin: Trace, onset: int) -> bool:
 
 def _too_small(planted: Planted, sick: Trace, twin: Trace, onset: int) -> bool:
     tail, other = harm.update_ratios(sick)[onset:], harm.update_ratios(twin)[onset:]
-    return float(np.median(tail)) < 0.05 * float(np.median(other))
+    lost = harm.unmoved(sick, onset) > 0.9 > 2 * harm.unmoved(twin, onset)
+    return lost or float(np.median(tail)) < 0.05 * float(np.median(other))
 
 
 def _oscillating(planted: Planted, sick: Trace, twin: Trace, onset: int) -> bool:

@@ -21,8 +21,8 @@ details { margin: 1rem 0 }
 """
 MEANING: Final = """Each rate is a count with its 95 % Clopper-Pearson interval. Right kind, wrong kind and detected
 are over all confirmed faulty runs; culprit and onset over those whose kind was right; alarms over healthy runs, of
-which every program counts once a seed. Detected says nothing without the last column: a tool that always warns detects
-all."""
+which every program counts once a seed, and the sound twin of every faulty run once. Detected says nothing without the
+alarms: a tool that always warns detects all."""
 
 
 def html(records: Sequence[Record], title: str) -> str:
@@ -94,12 +94,14 @@ def _cases(records: Sequence[Record]) -> str:
     for record in sorted(records, key=lambda record: record["number"]):
         for run in record.get("runs", []):
             truth = record.get("truth", {})
-            said = [
-                f"{c['kind']} {', '.join(c['layers'][:3])} @{c['step']}"
-                for c in run["claims"]["gradwatch"]
-                if c["serious"]
-            ]
             meant = f"{record['kind']} {', '.join(truth.get('layers', [])[:3])} @{truth.get('onset')}"
-            rows.append([record["id"], meant if record["kind"] else "healthy", "; ".join(said)])
+            rows.append([record["id"], meant if record["kind"] else "healthy", _said(run)])
+        if "twin" in record:
+            rows.append([record["id"], "sound twin", _said(record["twin"])])
     body = _rows(("id", "truth", "gradwatch"), rows)
     return f"<details><summary>{len(rows)} runs, with the id to run each again</summary>{body}</details>"
+
+
+def _said(run: Record) -> str:
+    claims = [claim for claim in run["claims"]["gradwatch"] if claim["serious"]]
+    return "; ".join(f"{c['kind']} {', '.join(c['layers'][:3])} @{c['step']}" for c in claims)

@@ -51,7 +51,8 @@ class Score:
         culprit: of the runs that have a culprit and whose kind is right: it is among the first layers named.
         onset: of the runs whose kind is right: the step is named to within three.
         wrong: faulty runs with a serious claim of a kind that is neither right nor a consequence.
-        alarms: healthy runs with a serious claim.
+        alarms: healthy runs with a serious claim, the sound twins of faulty runs among them.
+        twins: those twins alone.
     """
 
     detected: Rate
@@ -60,6 +61,7 @@ class Score:
     onset: Rate
     wrong: Rate
     alarms: Rate
+    twins: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,16 @@ def score(records: Iterable[Record], tool: str) -> Score:
     filled = [record for record in records if record.get("runs")]
     faulty = [record for record in filled if record["kind"]]
     judged = [judge(claims_of(run, tool), record["truth"]) for record in faulty for run in record["runs"]]
-    runs = [run for record in filled if not record["kind"] for run in record["runs"]]
-    alarms = sum(any(claim.serious for claim in claims_of(run, tool)) for run in runs)
+    drawn = _alarms([run for record in filled if not record["kind"] for run in record["runs"]], tool)
+    twins = _alarms([record["twin"] for record in faulty], tool)
     return Score(
         detected=_rate(judged, lambda j: j.detected),
         kind=_rate(judged, lambda j: j.kind),
         culprit=_rate(judged, lambda j: j.culprit),
         onset=_rate(judged, lambda j: j.onset),
         wrong=_rate(judged, lambda j: j.wrong),
-        alarms=Rate(alarms, len(runs)),
+        alarms=Rate(drawn.k + twins.k, drawn.n + twins.n),
+        twins=twins,
     )
 
 
@@ -116,6 +119,15 @@ def grouped(records: Sequence[Record], by: str) -> dict[str, list[Record]]:
 def _rate(judged: Sequence[Judged], which: Callable[[Judged], bool | None]) -> Rate:
     asked = [answer for answer in map(which, judged) if answer is not None]
     return Rate(sum(asked), len(asked))
+
+
+def runs_of(record: Record) -> list[Record]:
+    """Returns the runs of a filled record: those of its seeds, or a faulty one and its twin."""
+    return [*record["runs"], *([record["twin"]] if record["kind"] else [])]
+
+
+def _alarms(runs: Sequence[Record], tool: str) -> Rate:
+    return Rate(sum(any(claim.serious for claim in claims_of(run, tool)) for run in runs), len(runs))
 
 
 def _near(step: int | None, onset: int) -> bool:

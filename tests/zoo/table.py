@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tests.zoo.rivals import RIVALS
-from tests.zoo.score import Rate, Record, Score, grouped, score
+from tests.zoo.score import Rate, Record, Score, grouped, runs_of, score
 from tests.zoo.tools import TOOLS
 
 NAMES: Final = (*TOOLS, *RIVALS)
-COLUMNS: Final = ("detected", "kind", "culprit", "onset", "wrong", "alarms")
-HEADINGS: Final = ("detected", "right kind", "culprit", "onset ±3", "wrong kind", "healthy alarmed")
+COLUMNS: Final = ("detected", "kind", "culprit", "onset", "wrong", "alarms", "twins")
+HEADINGS: Final = ("detected", "right kind", "culprit", "onset ±3", "wrong kind", "healthy alarmed", "of them twins")
 
 
 def shown(rate: Rate) -> str:
@@ -43,13 +43,16 @@ def sizes(records: Sequence[Record]) -> dict[str, Any]:
     filled = [record for record in records if record.get("runs")]
     faulty = [record for record in filled if record["kind"]]
     rejected = [rejection for record in records for rejection in record["rejected"]]
+    runs = [run for record in filled for run in runs_of(record)]
     return {
         "confirmed faulty cases": len(faulty),
         "healthy programs": len(filled) - len(faulty),
         "healthy runs": sum(len(record["runs"]) for record in filled if not record["kind"]),
+        "sound twins of faulty cases": len(faulty),
         "empty slots": len(records) - len(filled),
         "draws rejected": len(rejected),
-        "longest run under gradwatch (s)": max((run["seconds"] for r in filled for run in r["runs"]), default=0.0),
+        "runs on which a tool failed": sum(bool(run["errors"]) for run in runs),
+        "longest run under gradwatch (s)": max((run["seconds"] for run in runs), default=0.0),
         "reasons": dict(Counter(_reason(rejection["reason"]) for rejection in rejected).most_common()),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwatch.findings import KINDS
-from tests.zoo import halves
+from tests.zoo import case, halves
 from tests.zoo.draw import Draw, faulty, generator, healthy
 from tests.zoo.families import FAMILIES, hidden_layers
 from tests.zoo.faults import FAULTS
@@ -23,7 +24,13 @@ from tests.zoo.traps import TRAPS
 
 def drawn(kind: str, seed: int) -> Draw:
     random = generator("tests", seed, kind)
-    return faulty(kind, random) if kind else healthy(random)
+    return faulty(kind, random, seed) if kind else healthy(random, seed)
+
+
+def first(slot: case.Slot) -> Draw:
+    """The first draw of a slot."""
+    random = generator(slot.seed, slot.number, slot.kind, 0)
+    return faulty(slot.kind, random, slot.turn) if slot.kind else healthy(random, slot.turn)
 
 
 @given(st.sampled_from((*KINDS, "")), st.integers(0, 10**6))
@@ -85,13 +92,27 @@ def test_a_run_is_decided_by_its_recipe(framework: str) -> None:
 
 
 def test_a_half_has_all_sorts_and_its_parts_make_it_whole() -> None:
-    """Ten slots a kind and over eighty healthy ones; twenty parts hold every slot once."""
+    """Ten slots a kind and over eighty healthy ones; twenty parts hold every slot once, and no kind twice."""
     slots = halves.slots("dev")
     counts = collections.Counter(slot.kind for slot in slots)
     assert all(counts[kind] >= 10 for kind in KINDS)
     assert counts[""] >= 80
-    parts = [slot for i in range(1, 21) for slot in halves.part(slots, i, 20)]
-    assert sorted(parts, key=lambda slot: slot.number) == sorted(slots, key=lambda slot: slot.number)
+    parts = [halves.part(slots, i, 20) for i in range(1, 21)]
+    assert sorted(itertools.chain(*parts), key=lambda slot: slot.number) == slots
+    for part in parts:
+        kinds = [slot.kind for slot in part if slot.kind]
+        assert len(kinds) == len(set(kinds)) == 7
+
+
+def test_families_and_plants_take_turns() -> None:
+    """The healthy slots of a half start with every family four times and more, those of a kind with all its plants."""
+    slots = halves.slots("dev")
+    drawn_of = {slot.number: first(slot) for slot in slots}
+    families = collections.Counter(drawn_of[slot.number].family for slot in slots if not slot.kind)
+    assert min(families[family] for family in FAMILIES) >= 4
+    for kind in KINDS:
+        plants = {drawn_of[slot.number].fault for slot in slots if slot.kind == kind}
+        assert plants == {name for name, fault in FAULTS.items() if fault.kind == kind}
 
 
 def test_a_changed_rule_draws_another_test_half(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gradwatch.rules import RULES
 from tests.zoo.__main__ import main
 from tests.zoo.case import ATTEMPTS, SEEDS
-from tests.zoo.score import score
+from tests.zoo.score import runs_of, score
 from tests.zoo.table import NAMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -40,24 +40,30 @@ def test_slots_are_filled_and_rejections_kept(records: list[dict[str, object]]) 
 
 
 def test_every_tool_is_asked_about_every_run(records: list[dict[str, object]]) -> None:
-    """Healthy cases have one run a seed, faulty ones one; each run has the claims of all tools."""
+    """Healthy cases have one run a seed, faulty ones one and their twin's; each run has the claims of all tools."""
     for record in records:
         runs = record.get("runs", [])
         assert isinstance(runs, list)
         assert len(runs) in (0, 1 if record["kind"] else SEEDS)
-        assert all(set(run["claims"]) == set(NAMES) for run in runs)
-        assert all(run["seconds"] < 10 for run in runs)
+        watched = runs_of(record) if runs else []
+        assert all(set(run["claims"]) == set(NAMES) for run in watched)
+        assert all(run["seconds"] < 10 for run in watched)
 
 
-def test_kinds_with_a_rule_are_mostly_named(records: list[dict[str, object]]) -> None:
-    """Of the kinds that gradwatch has a rule for, it names more than half, and few healthy runs alarm it."""
+def test_kinds_with_a_rule_are_named(records: list[dict[str, object]]) -> None:
+    """Of the kinds with a rule, gradwatch names more than it alarms of healthy runs; both agree with its aims.
+
+    A twentieth is too small to prove a rate: it must not disprove that half of the faults are named, and that at most
+    one healthy run in twenty raises an alarm.
+    """
     ruled = {rule.kind for rule in RULES}
     kind = score([record for record in records if record["kind"] in ruled], "gradwatch").kind
     alarms = score(records, "gradwatch").alarms
-    assert kind.n >= 2  # of one twentieth, less what the oracle rejects
-    assert kind.share > 0.5
-    assert alarms.n >= 8
-    assert alarms.share <= 0.25
+    assert kind.n >= 3
+    assert alarms.n >= 20
+    assert kind.share > alarms.share
+    assert kind.interval()[1] > 0.5
+    assert alarms.interval()[0] <= 0.05
 
 
 def test_a_second_run_resumes(folder: Path) -> None:

@@ -65,20 +65,24 @@ def test_a_cause_may_be_a_notice_beside_its_damage() -> None:
 
 
 def case(kind: str, *runs: list[Claim]) -> dict[str, Any]:
-    made = [{"claims": {"gradwatch": [asdict(claim) for claim in claims]}, "seconds": 0.5} for claims in runs]
+    made = [
+        {"claims": {"gradwatch": [asdict(claim) for claim in claims]}, "errors": {}, "seconds": 0.5} for claims in runs
+    ]
     common = {"number": 0, "kind": kind, "family": "mlp", "framework": "torch", "id": "x", "rejected": []}
-    return {**common, "runs": made, **({"truth": TRUTH} if kind else {})}
+    return {**common, "runs": made[:1], "twin": made[1], "truth": TRUTH} if kind else {**common, "runs": made}
 
 
 def test_a_half_is_counted() -> None:
-    """Faulty runs and healthy runs are counted apart, empty slots not at all."""
+    """Faulty, healthy and twin runs are counted apart, twins as healthy runs too, empty slots not at all."""
     right, late = Claim("exploding", True, ("b",), 10), Claim("exploding", True, ("b",), 40)
     empty = {"number": 9, "kind": "spike", "rejected": [{"id": "y", "reason": "no harm"}]}
-    records = [case("exploding", [right]), case("exploding", [late]), case("exploding", []), empty]
+    records = [case("exploding", [right], []), case("exploding", [late], [right]), case("exploding", [], []), empty]
     records += [case("", [], [], [right], [Claim("frozen", False)])]
     found = score(records, "gradwatch")
     assert (found.detected, found.kind, found.culprit) == (Rate(2, 3), Rate(2, 3), Rate(2, 2))
-    assert (found.onset, found.wrong, found.alarms) == (Rate(1, 2), Rate(0, 3), Rate(1, 4))
+    assert (found.onset, found.wrong, found.alarms) == (Rate(1, 2), Rate(0, 3), Rate(2, 7))
+    assert found.twins == Rate(1, 3)
     sizes = table.sizes(records)
     assert (sizes["confirmed faulty cases"], sizes["healthy runs"], sizes["empty slots"]) == (3, 4, 1)
+    assert sizes["sound twins of faulty cases"] == 3
     assert sizes["reasons"] == {"no harm": 1}
