@@ -24,6 +24,9 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
             "clipping",
         }
     ),
+    "oscillating": frozenset(
+        {"update-too-large", "exploding", "nonfinite", "spike", "clipping", "saturated", "dead-units"}
+    ),
     "update-too-large": frozenset(
         {
             "exploding",

@@ -8,6 +8,7 @@ from gradwatch.rules.disconnected import Disconnected
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.frozen import Frozen
 from gradwatch.rules.nonfinite import NonFinite
+from gradwatch.rules.oscillating import Oscillating
 from gradwatch.rules.rule import Rule
 from gradwatch.rules.update_too_large import UpdateTooLarge
 from gradwatch.rules.update_too_small import UpdateTooSmall
@@ -21,6 +22,7 @@ RULES: Final[tuple[type[Rule], ...]] = (
     Exploding,
     UpdateTooLarge,
     UpdateTooSmall,
+    Oscillating,
 )
 """Every kind that is judged; a new one is a file and a line here."""
 

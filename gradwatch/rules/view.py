@@ -18,15 +18,16 @@ class Rows:
 
     Attributes:
         n: elements reduced, -1 where there is no row, shape [m].
-        l2, absmax: of the finite elements, NaN is null, shape [m].
+        l2, sum, absmax: of the finite elements, NaN is null, shape [m].
         bad: non-finite elements, shape [m].
         absent: gradients that were None, shape [m].
     """
 
-    __slots__ = ("absent", "absmax", "any_bad", "bad", "l2", "n", "rms")
+    __slots__ = ("absent", "absmax", "any_bad", "bad", "l2", "n", "rms", "sum")
 
     def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
         self.l2: Float = np.full(size, np.nan)
+        self.sum: Float = np.full(size, np.nan)
         self.absmax: Float = np.full(size, np.nan)
         self.n: Integer = np.full(size, -1)
         self.bad: Integer = np.zeros(size, dtype=np.int64)
@@ -41,7 +42,7 @@ class Rows:
         if len(at) and at.min() == NOWHERE:
             keep = at != NOWHERE
             at, values = at[keep], values.take(keep)
-        self.l2[at], self.absmax[at] = values.l2, values.absmax
+        self.l2[at], self.sum[at], self.absmax[at] = values.l2, values.sum, values.absmax
         self.n[at], self.bad[at] = values.n, values.nan + values.inf
         if block.stage == ABSENT:
             self.absent[at] = True

@@ -113,9 +113,13 @@ class Chain:
 
 
 def statistics(rms: npt.NDArray[np.float64], numel: npt.NDArray[np.int64], bad: npt.NDArray[np.bool_]) -> Statistics:
-    """Returns statistics of this rms; where ``bad``, half of the elements are NaN."""
+    """Returns statistics of this rms; where ``bad``, half of the elements are NaN.
+
+    Sums are of the size that chance gives them, and point the same way at every step.
+    """
     nan = np.where(bad, numel // 2, 0)
-    return Statistics(numel, rms * np.sqrt(numel - nan), np.zeros(len(rms)), 3 * rms, nan, np.zeros_like(numel))
+    l2 = rms * np.sqrt(numel - nan)
+    return Statistics(numel, l2, l2 * np.cos(1.0 + 2.0 * np.arange(len(rms))), 3 * rms, nan, np.zeros_like(numel))
 
 
 def _spread(size: Sizes, layers: int) -> npt.NDArray[np.float64]:
