@@ -6,7 +6,7 @@ The default goes by step number alone, so it is the same in every framework and 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gradwatch.errors import GradwatchError
@@ -29,26 +29,22 @@ class Plan:
         gradient: l2, sum, absmax and non-finite counts of every gradient.
         histogram: also zeros, subnormals and the histogram.
         signals: every signal to capture, ``gradient`` among them.
+        update: whether the weights are copied before the step.
+        weight: whether the weights are reduced after the step.
+        activation: whether layers' outputs, or the gradients at them, are reduced in this step's passes.
     """
 
     gradient: bool
     histogram: bool
     signals: frozenset[str]
+    update: bool = field(init=False)
+    weight: bool = field(init=False)
+    activation: bool = field(init=False)
 
-    @property
-    def update(self) -> bool:
-        """Whether the weights are copied before the step."""
-        return "update" in self.signals
-
-    @property
-    def weight(self) -> bool:
-        """Whether the weights are reduced after the step."""
-        return "weight" in self.signals
-
-    @property
-    def activation(self) -> bool:
-        """Whether layers' outputs, or the gradients at them, are reduced in this step's passes."""
-        return not self.signals.isdisjoint(ACTIVATION_SIGNALS)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "update", "update" in self.signals)
+        object.__setattr__(self, "weight", "weight" in self.signals)
+        object.__setattr__(self, "activation", not self.signals.isdisjoint(ACTIVATION_SIGNALS))
 
     def __bool__(self) -> bool:
         return bool(self.signals)

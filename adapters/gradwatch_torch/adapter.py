@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from gradwatch.errors import GradwatchError
 from gradwatch.plugins import Session
+from gradwatch.schedule import Plan
 from gradwatch_torch import interception, targets
 from gradwatch_torch.activations import Activations, Layer
 from gradwatch_torch.arrival import is_capturing
@@ -41,6 +42,7 @@ class TorchAdapter:
         self._captures: dict[int, OptimizerCapture] = {}
         self._session: Session | None = None
         self._by_hand = False
+        self._plans: list[Plan] = []
         self._loop: ManualLoop | None = None
         self._first_pass: FirstPass | None = None
 
@@ -236,10 +238,10 @@ class TorchAdapter:
             capture.reduced = self._reduced or (self._first_pass is not None and self._first_pass.averaged)
             capture.before_step(optimizer, args, kwargs)
 
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         capture = self._captures.get(id(optimizer))
         if capture is not None:
-            capture.after_step(optimizer, args, kwargs)
+            capture.after_step()
 
     def _adopt(self, optimizer: Optimizer) -> OptimizerCapture | None:
         """Takes on an optimizer that was not given but trains watched parameters."""
@@ -298,6 +300,9 @@ class TorchAdapter:
     def _switch(self) -> None:
         assert self._session is not None
         plans = [capture.plan for capture in self._captures.values()] or [self._session.schedule.plan(0)]
+        if plans == self._plans:
+            return
+        self._plans = plans
         self._losses.wanted = any(plans)
         self._activations.switch(any(plan.activation for plan in plans) and not self._compiled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +31,9 @@ from gradwatch_torch.weights import Weights
 
 @dataclass(slots=True)
 class Layout:
-    """The parameters that one optimizer's step reads, with their site ids; rebuilt when its groups change."""
+    """The parameters of one optimizer, and of those watched the site ids; rebuilt when its groups change."""
 
-    key: tuple[int, ...] = ()
+    parameters: Sequence[Tensor] = ()
     ids: dict[str, Ids] = field(default_factory=dict)
     site_of: dict[int, int] = field(default_factory=dict)
     gradients: Gradients = field(default_factory=lambda: Gradients((), NONE))
@@ -97,6 +98,8 @@ class OptimizerCapture:
         self._layout = Layout()
         self._memory = UnitMemory()
         self._pending: PendingStep | None = None
+        self._has_closure = False
+        self._spent = 0.0
         self._started = self._last = time.perf_counter()
 
     def belongs_to(self, optimizer: Optimizer) -> None:
@@ -111,26 +114,26 @@ class OptimizerCapture:
         if is_capturing():
             return
         began = time.perf_counter()
-        self._session.recorder.start()
-        self._pending = pending = self._open()
+        self._pending = pending = self._open(began)
         pending.scale = _copy(getattr(optimizer, "grad_scale", None))
         pending.found_inf = _copy(getattr(optimizer, "found_inf", None))
-        if self.plan:
+        self._has_closure = _closure(args, kwargs) is not None
+        if self.plan.signals:
             self._lay_out(_parameters(optimizer))
             pending.facts["learning_rate"] = _learning_rate(optimizer)
-            if _closure(args, kwargs) is None:
+            if not self._has_closure:
                 self._read_gradients(pending, self._stage())
             if self.plan.update:
                 self._layout.weights.copy()
-        self._session.schedule.charge(time.perf_counter() - began, 0.0)
+        self._spent += time.perf_counter() - began
 
-    def after_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def after_step(self) -> None:
         """Ends the step: takes the update and the weights, and hands the record over."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
         began = time.perf_counter()
-        if self.plan.gradient and _closure(args, kwargs) is not None:
+        if self._has_closure and self.plan.gradient:
             self._read_gradients(pending, "after the step")
         ids, weights = self._layout.ids, self._layout.weights
         if self.plan.update and (update := weights.update()) is not None:
@@ -141,16 +144,15 @@ class OptimizerCapture:
 
     def skipped_step(self) -> None:
         """Counts a step that a loss scaler skipped."""
-        self._session.recorder.start()
-        pending = self._open()
+        began = time.perf_counter()
+        pending = self._open(began)
         pending.skipped = True
-        self._end(pending, time.perf_counter())
+        self._end(pending, began)
 
     def read_by_hand(self, parameters: Sequence[Tensor], before: PendingStep | None = None) -> PendingStep:
         """Reads the gradients as they are now, in place of an earlier reading of the same step."""
-        self._session.recorder.start()
-        pending = self._open()
-        if self.plan:
+        pending = self._open(time.perf_counter())
+        if self.plan.signals:
             self._lay_out(parameters)
             self._read_gradients(pending, "unknown")
         pending.captures = self._shared.activations.take(self.key)
@@ -173,10 +175,12 @@ class OptimizerCapture:
         if sites:
             self._clips.append(Clip(max_norm, norm, sites))
 
-    def _open(self) -> PendingStep:
+    def _open(self, now: float) -> PendingStep:
         session = self._session
+        if not self.ended:
+            session.recorder.start()
         return PendingStep(
-            self.ended, self._index, time.perf_counter() - self._started, session.sites, self._memory, clips=self._clips
+            self.ended, self._index, now - self._started, session.sites, self._memory, NONE, clips=self._clips
         )
 
     def _end(self, pending: PendingStep, began: float) -> None:
@@ -185,22 +189,29 @@ class OptimizerCapture:
         captures = pending.captures or self._shared.activations.take(self.key)
         if captures:
             pending.captures = {key: value for key, value in captures.items() if key[0] in self.plan.signals}
-        suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan else {}
+        suggested = self._shared.losses.read(self.key, self.loss_scale) if self.plan.signals else {}
         pending.logged = session.scalars.end_step(step, self._index, pending.time, suggested)
-        if self.plan or pending.logged or pending.skipped:
+        if self.plan.signals or pending.logged or pending.skipped:
             session.recorder.put(step, pending)
         if step == 0:
             session.recorder.wait_open()
         self._clips, self.loss_scale = [], None
         self.ended += 1
-        now = time.perf_counter()
-        session.schedule.charge(now - began + self._shared.activations.take_seconds(), now - self._last)
-        self._last = now
-        self.plan = session.schedule.plan(self.ended)
-        if not self.plan.update:
-            self._layout.weights.forget()
+        self._charge(began)
+        plan = session.schedule.plan(self.ended)
+        if plan is not self.plan:
+            self.plan = plan
+            if not plan.update:
+                self._layout.weights.forget()
         self._shared.on_end()
         session.boundary()
+
+    def _charge(self, began: float) -> None:
+        schedule, now = self._session.schedule, time.perf_counter()
+        if schedule.budget is not None:
+            spent = self._spent + now - began + self._shared.activations.take_seconds()
+            schedule.charge(spent, now - self._last)
+        self._spent, self._last = 0.0, now
 
     def _read_gradients(self, pending: PendingStep, stage: str) -> None:
         gradients, plan = self._layout.gradients, self.plan
@@ -211,12 +222,13 @@ class OptimizerCapture:
             pending.parts.append(Part("gradient", gradients.present, measured, stage))
 
     def _lay_out(self, parameters: Sequence[Tensor]) -> None:
-        key = tuple(map(id, parameters))
-        if key == self._layout.key:
+        known = self._layout.parameters
+        if len(parameters) == len(known) and all(map(operator.is_, parameters, known)):
             return
         owned = self._described(parameters)
-        extra = self._described([tensor for tensor in self._extra if id(tensor) not in set(key)])
-        layout = Layout(key)
+        held = set(map(id, parameters))
+        extra = self._described([tensor for tensor in self._extra if id(tensor) not in held])
+        layout = Layout(parameters)
         for signal in PARAMETER_SIGNALS:
             ids = [self._add_site(signal, described, self.key, status) for _, described, status in owned]
             if signal == "gradient":
@@ -244,7 +256,8 @@ class OptimizerCapture:
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups = optimizer.param_groups
+    return list(groups[0]["params"]) if len(groups) == 1 else [p for group in groups for p in group["params"]]
 
 
 def _closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -254,8 +267,11 @@ def _closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def _learning_rate(optimizer: Optimizer) -> Reader:
     rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-    readers = [scalar_reader(rate) if isinstance(rate, Tensor) else functools.partial(float, rate) for rate in rates]
-    return lambda: max((reader() for reader in readers), default=float("nan"))
+    return functools.partial(_largest, [scalar_reader(rate) if isinstance(rate, Tensor) else rate for rate in rates])
+
+
+def _largest(rates: Sequence[Any]) -> float:
+    return max((float(rate() if callable(rate) else rate) for rate in rates), default=float("nan"))
 
 
 def _copy(value: Any) -> HostCopy | None:

@@ -95,7 +95,7 @@ class HostCopy:
     """A small tensor on its way to the host; unknown when a CUDA graph was being captured."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._copy = tensor.detach().clone() if tensor.device.type == "cpu" else None
+        self._copy = tensor.detach().clone() if tensor.is_cpu else None
         if self._copy is None:
             self._arrival = Arrival([_unknown(tensor) if is_capturing() else tensor])
 
@@ -114,7 +114,7 @@ class HostCopy:
 
 def scalar_reader(tensor: Tensor) -> Callable[[], float]:
     """Returns what reads a tensor of one element later, as it is now; on the host that needs no copy."""
-    if tensor.device.type == "cpu":
+    if tensor.is_cpu:
         return functools.partial(float, tensor.item())
     return HostCopy(tensor).scalar
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from gradwatch_torch.measure import Measured, Reader
 
 Ids = npt.NDArray[np.uint32]
 NONE: Final[Ids] = np.zeros(0, dtype=np.uint32)
+
+_gradient = attrgetter("grad")
 
 
 class Gradients:
@@ -37,7 +40,7 @@ class Gradients:
 
     def read(self, *, full: bool, only_absent: bool = False) -> Measured | None:
         """Reduces the gradients there are, zeros, subnormals and histogram too if ``full``; None without any."""
-        gradients = [parameter.grad for parameter in self._parameters]
+        gradients = list(map(_gradient, self._parameters))
         types = list(map(type, gradients))
         if types != self._types:
             self._arrange(types)
@@ -47,7 +50,7 @@ class Gradients:
         if only_absent or not len(self.present):
             return None
         there = list(compress(gradients, self._given)) if self._missing else gradients
-        return self._reader.reduce(there, counts=full, histogram=full)  # type: ignore[arg-type]
+        return self._reader.reduce(there, counts=full, histogram=full)
 
     def _arrange(self, types: list[type]) -> None:
         self._types = types

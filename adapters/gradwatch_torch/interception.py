@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,21 +19,23 @@ class Interception:
 
     owner: Any
     name: str
-    _listeners: list[tuple[Listener | None, Listener | None]] = field(default_factory=list)
+    _before: tuple[Listener, ...] = ()
+    _after: tuple[Listener, ...] = ()
     _original: Any = None
     _replacement: Any = None
 
     def listen(self, before: Listener | None = None, after: Listener | None = None) -> Callable[[], None]:
         """Starts listening; returns the function that ends it. Listeners must not raise."""
-        listener = (before, after)
-        if not self._listeners:
+        if not (self._before or self._after):
             self._replace()
-        self._listeners.append(listener)
+        self._before += () if before is None else (before,)
+        self._after += () if after is None else (after,)
 
         def end() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-                if not self._listeners:
+            if before in self._before or after in self._after:
+                self._before = tuple(listener for listener in self._before if listener is not before)
+                self._after = tuple(listener for listener in self._after if listener is not after)
+                if not (self._before or self._after):
                     self._restore()
 
         return end
@@ -42,17 +44,14 @@ class Interception:
         original = getattr(self.owner, self.name, None)
         if original is None:
             return
-        listeners = self._listeners
 
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            for before, _ in tuple(listeners):
-                if before is not None:
-                    before(args, kwargs)
+            for before in self._before:
+                before(args, kwargs)
             result = original(*args, **kwargs)
-            for _, after in tuple(listeners):
-                if after is not None:
-                    after(args, kwargs)
+            for after in self._after:
+                after(args, kwargs)
             return result
 
         self._original, self._replacement = original, replacement

@@ -45,6 +45,8 @@ class Losses:
         if not roots or not self._known or optimizer in self._readers:
             return {}
         self._readers.add(optimizer)
+        if len(roots) == 1 and scale is None:
+            return {"loss": roots[0]}
         return {"loss": lambda: sum(root() for root in roots) / (1.0 if scale is None else scale.scalar())}
 
     def end_step(self) -> None:

@@ -14,7 +14,7 @@ from gradwatch.scalars import Reader, read
 from gradwatch.statistics import BINS, NULL, Histogram, Statistics, UnitCounts, concatenate, empty, merge
 from gradwatch_torch.activations import Capture, Captures
 from gradwatch_torch.device import HostCopy
-from gradwatch_torch.gradients import NONE, Ids
+from gradwatch_torch.gradients import Ids
 from gradwatch_torch.measure import InC, Measured
 from gradwatch_torch.units import UnitMemory, join_alive
 
@@ -51,8 +51,8 @@ class PendingStep:
     time: float
     sites: SiteTable
     memory: UnitMemory
+    absent: Ids
     parts: list[Part] = field(default_factory=list)
-    absent: Ids = field(default_factory=lambda: NONE)
     captures: Captures = field(default_factory=dict)
     facts: dict[str, Reader] = field(default_factory=dict)
     logged: Mapping[str, Reader] = field(default_factory=dict)
