@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from gradwatch.findings import Figure, Finding
-from gradwatch.rules.growth import CHAIN, Culprit, lagging, multiplier, standing_out
+from gradwatch.rules import blame
+from gradwatch.rules.growth import (
+    AT_ONCE,
+    LATER,
+    Culprit,
+    Gains,
+    lagging,
+    multiplier,
+    standing_out,
+    throughout,
+)
 from gradwatch.rules.history import History, Point
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
-from gradwatch.rules.rule import at_start, called, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.rule import called, in_depth_order, number, too_few, without_loss
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
@@ -25,19 +37,25 @@ RUNTIME_GROWTH: Final = 100.0
 RATIO: Final = 0.1
 LOSS_GROWTH: Final = 10.0
 LOSS_STEPS: Final = 30
+JUMP: Final = 3.0
+ROSE: Final = 1.25
+FIRST: Final = 5
 
 
 class Exploding:
     """Finds growth that breaks training, and the layer that causes it.
 
     Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``growth.JUMP``,
-    and the next largest by ``growth.NEXT_JUMP``, both forward and backward, on the first sample or on 5 of 8, or
-    its weight gradient lags as far behind when those of the others jump at one step; (b) the global
-    gradient norm exceeds ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss grew
-    ``GROWTH``-fold within the ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or
-    (b), update ratios above ``RATIO`` at or above the culprit on 5 of 8 samples, or a loss above ``LOSS_GROWTH`` times
-    its first value for ``LOSS_STEPS`` steps. Key 1 alone is no finding: training recovers from it, or a normalisation
-    absorbs it.
+    and the next largest by ``growth.NEXT_JUMP``, or are above ``growth.ABSOLUTE``, both forward and backward; or
+    signals grow by ``growth.THROUGH`` on their way through the chain and gradients on their way back; on the first
+    sample or on 5 of 8; or a layer's gain leaves what it was by ``growth.SINCE`` on two samples; or its weight gradient
+    lags behind when those of the others jump at one step; (b) the global gradient norm exceeds ``RUNTIME_GROWTH`` times
+    its running median on 5 of 8 steps; (c) it or the loss grew ``GROWTH``-fold within the ``WINDOW`` steps before an
+    overflow. Key 2, any of: the overflow of (c); with (a) or (b), update ratios above ``RATIO`` at or above the culprit
+    on 5 of 8 samples, or above 1 on one of the first ``FIRST``, or a loss above ``LOSS_GROWTH`` times its first value
+    for ``LOSS_STEPS`` steps; with a gain that grew, one that still stands out, a loss ``ROSE`` or a norm ``GROWTH``
+    times what it was. Key 1 alone is no finding: training recovers from it, or a normalisation absorbs it. A gain that
+    grew after updates were too large is their work.
     Severity: critical with the overflow or the loss, else warning; notice when training recovered.
     Sources: He et al. 2015 (gain per layer), Pascanu et al. 2013 (growth); thresholds calibrated on He-initialised
     nets with one weight scaled up, with and without normalisation.
@@ -52,6 +70,10 @@ class Exploding:
         self._culprit: Culprit | None = None
         self._latest: Culprit | None = None
         self._gain_samples = 0
+        self._gains = Gains()
+        self._loss_before = self._norm_before = math.nan
+        self._large_since: int | None = None
+        self._rewritten = False
         self._jumps = Persistence()
         self._grown = Persistence()
         self._large = Persistence()
@@ -81,9 +103,8 @@ class Exploding:
         layout = self._history.layout
         culprit = self._culprit
         lost_loss = self._highest_loss >= LOSS_STEPS
-        if self._overflow is None and not (
-            (culprit is not None or self._grown.ever) and (lost_loss or self._large.ever)
-        ):
+        harm = lost_loss or self._large.ever or self._rewritten or self._rose()
+        if self._overflow is None and not (harm and (culprit is not None or self._grown.ever)):
             return []
         return [self._finding(layout, culprit, lost_loss)]
 
@@ -93,16 +114,40 @@ class Exploding:
 
     def _see_gains(self, view: StepView) -> None:
         gain = gains(view)
-        if gain is None or np.isfinite(gain[0]).sum() < CHAIN:
+        if gain is None:
             self._see_ratio(view, None)
             return
-        place = standing_out(gain)
-        self._jumps.observe(view.step, place is not None)
-        self._latest = None if place is None else multiplier(view, place, gain)
-        if self._culprit is None and (self._gain_samples == 0 or self._jumps.holds):
-            self._culprit = self._latest
+        place = standing_out(view, gain)
+        self._latest = throughout(view) if place is None else multiplier(view, place, gain)
+        self._jumps.observe(view.step, self._latest is not None)
+        grown = self._gains.observe(view, gain)
+        if self._gain_samples == 0:
+            self._blame(self._latest)
+        elif self._culprit is None and self._latest is not None and self._jumps.holds:
+            self._blame_later(replace(self._latest, step=self._jumps.onset or 0))
+        elif self._culprit is None and grown is not None:
+            self._blame_later(grown)
         self._gain_samples += 1
         self._see_ratio(view, place)
+
+    def _blame_later(self, culprit: Culprit) -> None:
+        """Blames a layer unless updates were too large before: weights that these made are no origin."""
+        step = self._jumped(culprit.step)
+        if self._large_since is None or step <= self._large_since:
+            self._blame(replace(culprit, step=step))
+
+    def _blame(self, culprit: Culprit | None) -> None:
+        self._culprit = culprit
+        if culprit is not None:
+            before = [point for point in self._history.trail if point.step < culprit.step]
+            self._norm_before = statistics.median(point.norm for point in before) if before else math.nan
+            self._loss_before = statistics.median(point.loss for point in before) if before else math.nan
+
+    def _jumped(self, step: int) -> int:
+        """Returns the step at which the gradient norm left what it was, of those since the sample before ``step``."""
+        trail = [point for point in self._history.trail if math.isfinite(point.norm)]
+        usual = statistics.median(point.norm for point in trail[: len(trail) // 2 + 1]) if trail else math.nan
+        return min((point.step for point in trail if point.norm > JUMP * usual), default=step)
 
     def _see_ratio(self, view: StepView, jump: int | None) -> None:
         ratio = self._history.ratio
@@ -111,7 +156,11 @@ class Exploding:
         layout = view.layout
         at = ratio[layout.primary]
         known = at[np.isfinite(at)] if jump is None else at[jump:][np.isfinite(at[jump:])]
-        self._large.observe(view.step, len(known) > 0 and float(np.max(known)) > RATIO)
+        large = len(known) > 0 and float(np.max(known)) > RATIO
+        self._large.observe(view.step, large)
+        if large and self._large_since is None:
+            self._large_since = view.step
+        self._rewritten |= len(known) > 0 and float(np.max(known)) > 1 and self._gain_samples < FIRST
 
     def _see_loss(self, view: StepView) -> None:
         if view.loss is None or not np.isfinite(view.loss):
@@ -136,13 +185,23 @@ class Exploding:
             usual = statistics.median(before)
             grows = norm > GROWTH * usual > 0
             if grows and self._growing is None:
-                self._culprit = self._culprit or lagging(view, self._gradients)
+                self._blame(self._culprit or lagging(view, self._gradients))
             self._growing = (self._growing if self._growing is not None else view.step) if grows else None
             if self._grown.observe(view.step, norm > RUNTIME_GROWTH * usual > 0) and self._grown_since is None:
                 self._grown_since = self._growing
         self._gradients.append(view.gradient.rms[view.layout.primary] if view.gradient is not None else np.zeros(0))
         if norm > GROWTH**2 * self._trail()[0].norm > 0:
             self.alarmed = True
+
+    def _rose(self) -> bool:
+        """Tells whether a layer's gain grew and still stands out, or loss or norm are still above what they were."""
+        history = self._history
+        later = self._culprit is not None and self._culprit.how in (LATER, AT_ONCE)
+        return later and (
+            self._jumps.holds
+            or history.loss.now() > ROSE * self._loss_before
+            or history.norm.now() > GROWTH * self._norm_before
+        )
 
     def _trail(self) -> list[Point]:
         """Returns this step and the ``WINDOW`` before it."""
@@ -152,7 +211,7 @@ class Exploding:
         """Judges the first non-finite step: did the signals grow into it?"""
         self._spoilt = True
         recent = self._latest is not None and view.step - self._latest.step <= WINDOW
-        self._culprit = self._culprit or (self._latest if recent else None)
+        self._blame(self._culprit or (self._latest if recent else None))
         before = [point for point in self._history.trail if point.step < view.step][-WINDOW - 1 :]
         for column, name in ((1, "gradient norm"), (2, "loss")):
             values = [(point.step, point[column]) for point in before if 0 < point[column] < np.inf]
@@ -176,14 +235,14 @@ class Exploding:
         return Finding(
             kind=self.kind,
             severity="critical" if broken else "notice" if passed else "warning",
-            title=_title(name, broken),
+            title=blame.title(culprit, name, broken=broken),
             layer=layer,
             layers=() if culprit is None else in_depth_order(layout, layout.chain, culprit.layer),
             first_step=self._onset(culprit),
             last_step=self._last,
             evidence=self._evidence(name, culprit, lost_loss),
-            cause=_cause(name),
-            advice=_advice(name),
+            cause=blame.cause(culprit, name),
+            advice=blame.advice(culprit, name),
             check="After the fix the gradient norm stays within a factor of 10 of its start.",
             confidence=confidence if culprit is not None or self._overflow is None else "medium",
             confidence_reason=reason or ("" if culprit is not None else "no single layer stands out"),
@@ -199,16 +258,8 @@ class Exploding:
 
     def _evidence(self, name: str | None, culprit: Culprit | None, lost_loss: bool) -> tuple[str, ...]:
         evidence: list[str] = []
-        if culprit is not None and culprit.sudden:
-            evidence.append(
-                f"At step {culprit.step} weight gradients grew {number(culprit.usual)}-fold at once, that of {name} "
-                f"only {number(culprit.gain)}-fold: a layer whose weights grew lags behind; 5 times is the limit."
-            )
-        elif culprit is not None:
-            evidence.append(
-                f"{name} multiplies signals and gradients by {number(culprit.gain)}, the typical layer by "
-                f"{number(culprit.usual)}; 5 times the typical and 3 times the next layer is the limit."
-            )
+        if culprit is not None and name is not None:
+            evidence.append(blame.measured(culprit, name))
         if self._overflow is not None:
             start, end, growth, what = self._overflow
             evidence.append(
@@ -227,30 +278,3 @@ class Exploding:
         if self._large.ever and self._overflow is None:
             evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")
         return tuple(evidence)
-
-
-def _title(name: str | None, broken: bool) -> str:
-    effect = "training breaks" if broken else "updates are too large"
-    if name is None:
-        return f"Gradients explode and {effect}"
-    return f"{at_start(name)} makes signals and gradients explode, so {effect}"
-
-
-def _cause(name: str | None) -> str:
-    if name is None:
-        return "Each step overshoots and the next gradient is larger: the learning rate is probably too high."
-    return f"The weights of {name} are far too large for its place; every layer above and below receives the excess."
-
-
-def _advice(name: str | None) -> tuple[str, ...]:
-    if name is None:
-        return (
-            "Lower the learning rate by a factor of 10, or warm it up.",
-            "Clip the gradient norm near its usual value.",
-            "Normalise inputs and targets.",
-        )
-    return (
-        f"Initialise {name} as the other layers are (He: variance 2 / fan-in).",
-        f"Normalise before or after {name}.",
-        "Clip the gradient norm, or lower the learning rate, until the scale is mended.",
-    )

@@ -83,3 +83,64 @@ def test_growth_long_before_large_updates_is_the_root() -> None:
     (finding,) = chain.analyze(records).findings
     assert finding.kind == "exploding"
     assert {symptom.kind for symptom in finding.symptoms} == {"update-too-large", "nonfinite"}
+
+
+def _through(chain: Chain, growth: float, step: int, *, update: float) -> StepRecord:
+    """Returns a step at which each layer passes on ``growth`` times what it receives, both ways."""
+    size = growth ** np.arange(chain.layers + 1)
+    deltas = size[::-1] * 1e-3
+    record = chain.record(step, update=update, output=size[1:], inputs=size[:-1], delta=None)
+    back = chain._activations("activation_gradient", deltas[1:], deltas[:-1], {})
+    return StepRecord(step, 0, blocks=(*record.blocks, back), facts=record.facts, logged=record.logged)
+
+
+def test_growth_through_the_whole_chain_is_found() -> None:
+    """Layers that each double signals and gradients explode from the start; with a gain of 1.1 they do not."""
+    for growth, kinds in ((2.0, ["exploding"]), (1.1, ["update-too-large"])):
+        chain = Chain()
+        records = [_through(chain, growth, step, update=0.05) for step in range(20)]
+        findings = chain.analyze(records).at_least("warning")
+        assert [finding.kind for finding in findings] == kinds
+
+
+def test_growth_without_consequence_is_none() -> None:
+    """The same growth with ordinary updates and a loss that falls says nothing."""
+    chain = Chain()
+    records = [_through(chain, 2.0, step, update=1e-4) for step in range(40)]
+    assert chain.analyze(records).at_least("warning") == ()
+
+
+def _grown(chain: Chain, since: int, step: int, **changes: object) -> StepRecord:
+    """Returns a step of a run in which fc3 multiplies by 40 from a step on."""
+    inside = np.arange(chain.layers)
+    excess = 40.0 if step >= since else 1.0
+    above, below = np.where(inside >= 3, excess, 1.0), np.where(inside <= 3, excess, 1.0)
+    outputs, inputs = above, np.where(inside > 3, excess, 1.0)
+    gradient = 1e-2 * np.where(inside == 3, 1.0, excess)
+    record = chain.record(
+        step,
+        output=outputs,
+        inputs=inputs,
+        delta=None,
+        **{"gradient": gradient, **changes},  # type: ignore[arg-type]
+    )
+    back = chain._activations("activation_gradient", np.where(inside < 3, excess, 1.0), below, {})
+    return StepRecord(step, 0, blocks=(*record.blocks, back), facts=record.facts, logged=record.logged)
+
+
+def test_a_layer_whose_gain_grows_is_blamed_since_then() -> None:
+    """A layer that comes to multiply by 40 in the middle of training, and stays so, is named with that step."""
+    chain = Chain()
+    finding = chain.analyze([_grown(chain, 25, step) for step in range(50)]).findings[0]
+    assert (finding.kind, finding.layer, finding.first_step) == ("exploding", "fc3", 25)
+
+
+def test_a_gain_that_large_updates_made_is_no_origin() -> None:
+    """When updates were too large before the layer's gain grew, they are the root."""
+    chain = Chain()
+    records = [
+        _grown(chain, 25, step, gradient=1e-2, update=0.05 if step >= 20 else 1e-4, loss=5.0 if step >= 20 else 1.0)
+        for step in range(60)
+    ]
+    findings = chain.analyze(records).at_least("warning")
+    assert [finding.kind for finding in findings] == ["update-too-large"]
