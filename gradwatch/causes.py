@@ -9,8 +9,6 @@ from typing import Final
 from gradwatch.findings import SEVERITIES, Finding
 
 FOLLOWS: Final[dict[str, frozenset[str]]] = {
-    "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "dead-units", "underflow", "plumbing"}),
-    "frozen": frozenset({"update-too-small", "plumbing"}),
     "exploding": frozenset(
         {
             "nonfinite",
@@ -40,8 +38,10 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
             "clipping",
         }
     ),
-    "dead-units": frozenset({"vanishing", "update-too-small"}),
+    "dead-units": frozenset({"disconnected", "exploding", "vanishing", "update-too-small"}),
     "saturated": frozenset({"vanishing", "update-too-small"}),
+    "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "underflow", "plumbing"}),
+    "frozen": frozenset({"update-too-small", "plumbing"}),
     "vanishing": frozenset({"update-too-small", "frozen", "underflow"}),
     "nonfinite": frozenset({"exploding", "update-too-large", "vanishing", "spike", "dead-units", "update-too-small"}),
 }
@@ -80,9 +80,17 @@ def merge(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _precedence(finding: Finding, findings: Sequence[Finding]) -> int:
     order = list(FOLLOWS)
+    if finding.kind == "exploding" and _dies_by_it(finding, findings):
+        return 2 * order.index("dead-units") + 1
     if finding.kind == "exploding" and not _has_origin(finding, findings):
         return 2 * order.index("update-too-large") + 1
     return 2 * order.index(finding.kind) if finding.kind in order else 2 * len(order)
+
+
+def _dies_by_it(explosion: Finding, findings: Sequence[Finding]) -> bool:
+    """Tells whether what grew are the values of a layer far below 0, whose units died at that very step."""
+    dead = [finding for finding in findings if finding.kind == "dead-units" and finding.layer == explosion.layer]
+    return any((finding.first_step or 0) <= (explosion.first_step or 0) for finding in dead)
 
 
 def _has_origin(explosion: Finding, findings: Sequence[Finding]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gradwatch.rules.dead_units import DeadUnits
 from gradwatch.rules.disconnected import Disconnected
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.frozen import Frozen
@@ -16,6 +17,7 @@ from gradwatch.rules.vanishing import Vanishing
 
 RULES: Final[tuple[type[Rule], ...]] = (
     NonFinite,
+    DeadUnits,
     Disconnected,
     Frozen,
     Vanishing,

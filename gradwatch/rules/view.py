@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gradwatch.record import ABSENT, Block, StepRecord
 from gradwatch.rules.layout import NOWHERE, Index, Layout, Mask
-from gradwatch.statistics import Float, Integer
+from gradwatch.statistics import BINS, NULL, Float, Integer
 
 
 class Rows:
@@ -21,18 +23,21 @@ class Rows:
         l2, sum, absmax: of the finite elements, NaN is null, shape [m].
         bad: non-finite elements, shape [m].
         absent: gradients that were None, shape [m].
+        zeros, subnormal, units, silent_units, silent_delta_units, saturated: the counts of these names, -1 where not
+            taken, shape [m]; they and the histogram are read when a rule first asks for them.
+        histogram: counts by octave, 0 where not taken, shape [m, 64].
     """
 
-    __slots__ = ("absent", "absmax", "any_bad", "bad", "l2", "n", "rms", "sum")
-
     def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
+        self._blocks = tuple(blocks)
+        self._slots = slots
         self.l2: Float = np.full(size, np.nan)
         self.sum: Float = np.full(size, np.nan)
         self.absmax: Float = np.full(size, np.nan)
         self.n: Integer = np.full(size, -1)
         self.bad: Integer = np.zeros(size, dtype=np.int64)
         self.absent: Mask = np.zeros(size, dtype=np.bool_)
-        for block in blocks:
+        for block in self._blocks:
             self._scatter(block, slots[block.sites])
         self.rms: Float = self.l2 / np.sqrt(np.maximum(self.n - self.bad, 1))
         self.any_bad = bool(np.count_nonzero(self.bad))
@@ -51,6 +56,62 @@ class Rows:
     def present(self) -> Mask:
         """Sites that have elements, shape [m]."""
         return self.n > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether zeros were counted at any site; on most steps they are not."""
+        return any(block.statistics.zeros is not None for block in self._blocks)
+
+    @cached_property
+    def zeros(self) -> Integer:
+        """Elements that are exactly 0."""
+        return self._counts([(block, block.statistics.zeros) for block in self._blocks])
+
+    @cached_property
+    def subnormal(self) -> Integer:
+        """Elements below the smallest normal number of their format, and not 0."""
+        return self._counts([(block, block.statistics.subnormal) for block in self._blocks])
+
+    @cached_property
+    def units(self) -> Integer:
+        """Units of a layer."""
+        return self._unit_counts("units")
+
+    @cached_property
+    def silent_units(self) -> Integer:
+        """Units that were 0 on every sample of the last 8 sampled batches."""
+        return self._unit_counts("silent_units")
+
+    @cached_property
+    def silent_delta_units(self) -> Integer:
+        """Units whose gradient was 0 on every sample of the last 8 sampled batches."""
+        return self._unit_counts("silent_delta_units")
+
+    @cached_property
+    def saturated(self) -> Integer:
+        """Elements within 1 % of the bound of a nonlinearity."""
+        return self._unit_counts("saturated")
+
+    @cached_property
+    def histogram(self) -> Integer:
+        """Elements by octave (``statistics.Statistics``)."""
+        found = np.zeros((len(self.n), BINS), dtype=np.int64)
+        self._spread(found, [(block, block.statistics.histogram) for block in self._blocks])
+        return found
+
+    def _unit_counts(self, name: str) -> Integer:
+        return self._counts([(block, getattr(block.units, name, None)) for block in self._blocks])
+
+    def _counts(self, columns: list[tuple[Block, Integer | None]]) -> Integer:
+        found = np.full(len(self.n), NULL, dtype=np.int64)
+        self._spread(found, columns)
+        return found
+
+    def _spread(self, found: Integer, columns: Iterable[tuple[Block, npt.NDArray[Any] | None]]) -> None:
+        for block, column in columns:
+            if column is not None:
+                at = self._slots[block.sites]
+                found[at[at != NOWHERE]] = column[at != NOWHERE]
 
 
 class StepView:

@@ -53,7 +53,7 @@ def test_checks_that_did_not_apply_are_admitted() -> None:
     chain = Chain()
     records = [chain.record(step, update=None, weight=None) for step in range(40)]
     assert chain.analyze(records).verdict == (
-        "Gradients look healthy in all 8 layers over 40 steps; 3 checks did not apply."
+        "Gradients look healthy in all 8 layers over 40 steps; 4 checks did not apply."
     )
 
 
