@@ -43,6 +43,7 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
     "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "underflow", "plumbing"}),
     "frozen": frozenset({"update-too-small", "plumbing"}),
     "vanishing": frozenset({"update-too-small", "frozen", "underflow"}),
+    "clipping": frozenset({"update-too-small"}),
     "nonfinite": frozenset({"exploding", "update-too-large", "vanishing", "spike", "dead-units", "update-too-small"}),
 }
 """What each kind can bring about, roots first. Order decides when two could explain a third."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from gradwatch.rules.dead_units import DeadUnits
+from gradwatch.rules.clipping import Clipping
 from gradwatch.rules.disconnected import Disconnected
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.frozen import Frozen
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.oscillating import Oscillating
 from gradwatch.rules.rule import Rule
+from gradwatch.rules.spike import Spike
 from gradwatch.rules.update_too_large import UpdateTooLarge
 from gradwatch.rules.update_too_small import UpdateTooSmall
 from gradwatch.rules.vanishing import Vanishing
@@ -25,6 +27,8 @@ RULES: Final[tuple[type[Rule], ...]] = (
     UpdateTooLarge,
     UpdateTooSmall,
     Oscillating,
+    Spike,
+    Clipping,
 )
 """Every kind that is judged; a new one is a file and a line here."""
 
