@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gradwatch.rules.dead_units import DeadUnits
 from gradwatch.rules.clipping import Clipping
+from gradwatch.rules.dead_units import DeadUnits
 from gradwatch.rules.disconnected import Disconnected
 from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.frozen import Frozen
