@@ -16,6 +16,7 @@ class Persistence:
     Attributes:
         onset: step of the first true sample of the window in which it first held, or None.
         last: step of the last true sample while it held, or None.
+        since: the same as ``onset`` of the stretch in which it holds without a break, or None when it does not.
         samples: samples seen.
     """
 
@@ -23,6 +24,7 @@ class Persistence:
     n: int = 8
     onset: int | None = None
     last: int | None = None
+    since: int | None = None
     samples: int = 0
     holds: bool = False
     _window: deque[tuple[int, bool]] = field(default_factory=deque)
@@ -35,6 +37,7 @@ class Persistence:
             self._window.popleft()
         hits = [at for at, true in self._window if true]
         self.holds = len(hits) >= self.k
+        self.since = (hits[0] if self.since is None else self.since) if self.holds else None
         if self.holds:
             self.onset = hits[0] if self.onset is None else self.onset
             self.last = hits[-1]

@@ -19,12 +19,13 @@ from gradwatch.rules.view import StepView, median
 from gradwatch.statistics import Float
 
 CHAIN: Final = 5
-"""Layers that own a weight matrix, below which a trend along depth says nothing."""
+"""Layers that own a weight matrix, below which a trend along depth says nothing; a drop does from two on."""
 DROP: Final = 3.0
 """Decades from the layers next to the output to those next to the input."""
 TREND_DROP: Final = 2.5
-SLOPE: Final = 0.15
-"""Decades per layer: ReLU layers of Glorot's scale lose 0.1505, which is chi = 1/2 (Schoenholz et al. 2017)."""
+SLOPE: Final = 0.1
+"""Decades per layer: ReLU layers of Glorot's scale lose 0.1505, which is chi = 1/2 (Schoenholz et al. 2017), and those
+of a finite width a little more or less."""
 TAU: Final = 0.6
 RATIO: Final = 1e-5
 RELATIVE_RATIO: Final = 0.01
@@ -64,6 +65,7 @@ class Vanishing:
         self._both = Persistence()
         self._ratio: Float | None = None
         self._chain = 0
+        self._onset: int | None = None
         self._shown: deque[Profile] = deque(maxlen=8)
 
     def observe(self, view: StepView) -> None:
@@ -77,12 +79,14 @@ class Vanishing:
         if profile is None:
             return
         self._chain = max(self._chain, profile.seen())
-        if profile.seen() < CHAIN or self._history.converged():
+        if profile.seen() < 2 or self._history.converged():
             return
         small = vanishes(profile)
         stuck = small and self._stuck(profile)
         self._small.observe(view.step, small)
-        self._both.observe(view.step, stuck)
+        if self._both.observe(view.step, stuck) and self._onset is None:
+            # The loss shows late that nothing is learnt; the gradients were small before.
+            self._onset = self._small.since
         if small:
             self._shown.append(profile)
 
@@ -99,8 +103,8 @@ class Vanishing:
         few = too_few(source, self._history.samples[source], self._small.k)
         if few is not None or self._small.samples >= self._small.k:
             return few
-        if self._chain < CHAIN:
-            return f"Only {count(self._chain, 'layer')} with a weight matrix; a trend along depth needs {CHAIN}."
+        if self._chain < 2:
+            return f"Only {count(self._chain, 'layer')} with a weight matrix; a drop along depth needs 2."
         return None
 
     def _stuck(self, profile: Profile) -> bool:
@@ -133,10 +137,10 @@ class Vanishing:
             title=_title(len(names), profile.seen(), called(names[0]), both),
             layer=names[0],
             layers=names,
-            first_step=persistence.onset,
+            first_step=self._onset if both else persistence.onset,
             last_step=persistence.last,
             evidence=self._evidence(profile, affected, layout, passed),
-            cause=_cause(layout, profile, place, persistence.onset),
+            cause=_cause(layout, profile, place, self._onset if both else persistence.onset),
             advice=_advice(layout, profile),
             check=f"After the fix the gradient at {called(names[0])} stays within 2 decades of that at the output.",
             confidence=confidence,
@@ -190,7 +194,7 @@ def vanishes(profile: Profile) -> bool:
     drop = profile.top() - profile.bottom()
     if drop > DROP:
         return True
-    if drop < TREND_DROP - 1:
+    if drop < TREND_DROP - 1 or profile.seen() < CHAIN:
         return False
     line = trend(_thinned(profile.size))
     spread = line.slope * (len(_thinned(profile.size)) - 1)

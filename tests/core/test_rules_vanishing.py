@@ -138,9 +138,29 @@ def test_weight_gradients_stand_in_for_activations() -> None:
     assert "weight gradient" in finding.evidence[0]
 
 
-def test_short_chains_do_not_apply() -> None:
-    """With fewer than five weight matrices a trend along depth is not judged, and that is said."""
-    chain = Chain(4)
+def test_a_single_layer_does_not_apply() -> None:
+    """With one weight matrix there is no depth to fall along, and that is said."""
+    chain = Chain(1)
     analysis = chain.analyze([chain.record(step) for step in range(40)])
-    assert "vanishing" in analysis.not_applied
-    assert "4 layers" in analysis.not_applied["vanishing"]
+    assert "1 layer" in analysis.not_applied["vanishing"]
+
+
+def test_short_chains_are_judged_by_a_drop_alone() -> None:
+    """In three layers a drop of four decades counts, and a trend of two does not."""
+    for drop, kinds in ((4.0, ["vanishing"]), (2.0, [])):
+        chain = Chain(3)
+        sizes = np.array([10.0**-drop, 1.0, 1.0])
+        records = [
+            chain.record(step, gradient=1e-2 * sizes, delta=1e-3 * sizes, update=1e-3 * sizes, loss=2.3)
+            for step in range(40)
+        ]
+        assert [finding.kind for finding in chain.analyze(records).at_least("warning")] == kinds
+
+
+def test_the_onset_is_that_of_the_gradients() -> None:
+    """Where only the loss shows, 30 steps later, that nothing is learnt, the first step is still that of the fall."""
+    chain = Chain(12)
+    sizes = 10.0 ** (-0.3 * np.arange(11, -1, -1))
+    records = [chain.record(step, delta=1e-3 * sizes, gradient=1e-2 * sizes, loss=2.3) for step in range(60)]
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.first_step) == ("vanishing", "critical", 0)
