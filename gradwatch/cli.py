@@ -81,8 +81,7 @@ def show(options: argparse.Namespace) -> int:
     from gradwatch.run import load  # noqa: PLC0415
 
     run = load(options.run)
-    width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
-    text = plugins.reporter("text", width=width, color=_wants_color()).render(run.recording, run.analysis)
+    text = plugins.reporter("text", width=_width(), color=_wants_color()).render(run.recording, run.analysis)
     sys.stdout.write(text)
     return 0
 
@@ -116,6 +115,18 @@ def verify(options: argparse.Namespace) -> int:
     return 0 if found.whole else 1
 
 
+def explain(options: argparse.Namespace) -> int:
+    """Prints how a kind of trouble is found, with every number and its source; without a kind, lists them."""
+    from gradwatch import explain as pages  # noqa: PLC0415
+
+    if options.kind is not None:
+        sys.stdout.write(pages.render(pages.page(options.kind), _width()))
+        return 0
+    for kind, summary in pages.summaries().items():
+        print(f"{kind:18}{summary}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gradwatch", description="Which layer does not learn, since which step, why, and what to do."
@@ -142,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     added.set_defaults(command=check)
 
     _on_run(commands, "verify", "check whether a run's files are whole").set_defaults(command=verify)
+
+    added = commands.add_parser("explain", help="say how a kind of trouble is found, with every limit and its source")
+    added.add_argument(
+        "kind", nargs="?", metavar="KIND", help="such as vanishing; without it, all kinds in a line each"
+    )
+    added.set_defaults(command=explain)
     return parser
 
 
@@ -191,6 +208,10 @@ def _of(severity: str, noun: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _width() -> int:
+    return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
 
 
 def _wants_color() -> bool:
