@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from gradwatch.rules import RULES
 from gradwatch.rules.history import History
 from gradwatch.rules.routine import Routine
 from gradwatch.rules.view import StepView
+from gradwatch.silences import Silence, silenced, stated
 
 FIRST_STATISTICS: Final = 4
 """Captured steps below which only structural findings are given."""
@@ -24,14 +25,14 @@ EARLY: Final = 64
 """Records up to which new findings are looked for at every 8th record; later at every 64th."""
 
 
-def analyze(recording: Recording) -> Analysis:
-    """Returns the outcome of all rules over a recording."""
+def analyze(recording: Recording, silences: Iterable[Silence] = ()) -> Analysis:
+    """Returns the outcome of all rules over a recording, less what it or ``silences`` says is not to be told."""
     folds = {}
     for optimizer in sorted(recording.step_tables):
         fold = folds[optimizer] = Fold(recording.sites)
         for record in recording.records(optimizer):
             fold.observe(record)
-    return conclude(recording.sites, folds)
+    return silenced(conclude(recording.sites, folds), (*stated(recording.facts.get("silence")), *silences))
 
 
 class Fold:
@@ -85,6 +86,7 @@ class Stream:
         *,
         on_finding: Callable[[Finding], None] | None = None,
         on_alarm: Callable[[int], None] | None = None,
+        silences: Collection[Silence] = (),
     ) -> None:
         """Sets the callbacks, which run on the thread that gives the records.
 
@@ -92,10 +94,12 @@ class Stream:
             sites: the table, which may grow while records come.
             on_finding: called once for each kind, culprit and optimizer found at warning or above.
             on_alarm: called with the step at which something was first seen that should be captured in full.
+            silences: what is not to be told.
         """
         self._sites = sites
         self._on_finding = on_finding
         self._on_alarm = on_alarm
+        self._silences = silences
         self._folds: dict[int, Fold] = {}
         self._held: dict[int, StepRecord] = {}
         self._lock = threading.Lock()
@@ -131,7 +135,7 @@ class Stream:
         """Returns the outcome so far."""
         with self._lock:
             folds = self._with_held()
-            return conclude(self._sites, folds)
+            return silenced(conclude(self._sites, folds), self._silences)
 
     def _take(self, record: StepRecord) -> list[int]:
         held = self._held.get(record.optimizer)
@@ -163,7 +167,7 @@ class Stream:
         if self._on_finding is None:
             return
         with self._lock:
-            analysis = conclude(self._sites, self._folds)
+            analysis = silenced(conclude(self._sites, self._folds), self._silences)
         for finding in analysis.at_least("warning"):
             key = (finding.kind, finding.layer, finding.optimizer)
             if key not in self._told:

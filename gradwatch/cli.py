@@ -68,7 +68,7 @@ def report(options: argparse.Namespace) -> int:
     """Writes the HTML report of a run and prints its path."""
     from gradwatch.run import load  # noqa: PLC0415
 
-    path = load(options.run).report(options.output)
+    path = load(options.run, silence=options.silence).report(options.output)
     print(printable(str(path)))
     if options.open:
         _open(path)
@@ -80,7 +80,7 @@ def show(options: argparse.Namespace) -> int:
     from gradwatch import plugins  # noqa: PLC0415
     from gradwatch.run import load  # noqa: PLC0415
 
-    run = load(options.run)
+    run = load(options.run, silence=options.silence)
     text = plugins.reporter("text", width=_width(), color=_wants_color()).render(run.recording, run.analysis)
     sys.stdout.write(text)
     return 0
@@ -90,14 +90,16 @@ def check(options: argparse.Namespace) -> int:
     """Judges a run: 0 when nothing is at or above a severity, 1 when something is, 2 when it cannot be judged."""
     from gradwatch.run import load  # noqa: PLC0415
 
-    analysis = load(options.run).analysis
+    analysis = load(options.run, silence=options.silence).analysis
     name = printable(str(options.run))
     reason = _cannot_judge(analysis)
     if reason:
         return _refuse(f"{name} cannot be judged: {reason}.")
     found = analysis.at_least(options.fail_on)
     if not found:
-        print(f"{name} passes: no {_of(options.fail_on, 'finding')} in {_count(analysis.steps, 'captured step')}.")
+        quiet = f" ({len(analysis.silenced)} silenced)" if analysis.silenced else ""
+        steps = _count(analysis.steps, "captured step")
+        print(f"{name} passes: no {_of(options.fail_on, 'finding')} in {steps}{quiet}.")
         return 0
     noun = _of(options.fail_on, "finding" if len(found) == 1 else "findings")
     print(f"{name} fails with {len(found):,} {noun}: {_summary(found[0])}.")
@@ -141,14 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--open", action="store_true", help="open the sick run's report in a browser")
     added.set_defaults(command=demo)
 
-    added = _on_run(commands, "report", "write a run's report as one HTML file")
+    added = _judging(commands, "report", "write a run's report as one HTML file")
     added.add_argument("-o", "--output", type=Path, metavar="FILE", help="report.html in the run by default")
     added.add_argument("--open", action="store_true", help="open it in a browser")
     added.set_defaults(command=report)
 
-    _on_run(commands, "show", "print a run's report in the terminal").set_defaults(command=show)
+    _judging(commands, "show", "print a run's report in the terminal").set_defaults(command=show)
 
-    added = _on_run(commands, "check", "exit with 1 when a run is sick, with 2 when that cannot be said")
+    added = _judging(commands, "check", "exit with 1 when a run is sick, with 2 when that cannot be said")
     added.add_argument("--fail-on", choices=("warning", "critical"), default="warning", help="warning by default")
     added.set_defaults(command=check)
 
@@ -167,6 +169,20 @@ def _on_run(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run")
+    return parser
+
+
+def _judging(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    parser = _on_run(commands, name, what)
+    parser.add_argument(
+        "--silence",
+        action="append",
+        default=[],
+        metavar="KIND[:LAYERS]",
+        help="do not tell findings of a kind, or those in layers such as dead-units:encoder.*; may be repeated",
+    )
     return parser
 
 

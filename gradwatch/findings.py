@@ -96,6 +96,7 @@ class Analysis:
         not_applied: kinds that could not be judged, each with the reason in one sentence.
         steps: captured steps.
         layers: watched layers: those that own parameters to be trained.
+        silenced: findings that nobody wants to be told (``silences.py``), which count for nothing.
         verdict: one sentence over all findings, at most 18 words.
     """
 
@@ -104,6 +105,7 @@ class Analysis:
     not_applied: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     steps: int = 0
     layers: int = 0
+    silenced: tuple[Finding, ...] = ()
     verdict: str = "Cannot judge: no step was captured."
 
     @property
@@ -154,6 +156,7 @@ def verdict(analysis: Analysis) -> str:
     notices = [_count(len(analysis.findings), "notice")] if analysis.findings else []
     missing = len(analysis.not_applied)
     notices += [f"{_count(missing, 'check')} did not apply"] if missing else []
+    notices += [f"{len(analysis.silenced)} silenced"] if analysis.silenced else []
     tail = f"; {', '.join(notices)}" if notices else ""
     layers = "its one layer" if analysis.layers == 1 else f"all {analysis.layers} layers"
     return f"Gradients look healthy in {layers} over {_count(analysis.steps, 'step')}{tail}."

@@ -11,6 +11,7 @@ from typing import Final
 from gradwatch.errors import GradwatchError
 from gradwatch.findings import Finding
 from gradwatch.schedule import Schedule
+from gradwatch.silences import Silence, parsed
 
 OnFinding = str | Callable[[Finding], None]
 Layers = str | Collection[str] | Callable[[str], bool] | None
@@ -35,6 +36,7 @@ class Options:
     report: bool = True
     budget: float | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+    silence: str | Collection[str] = ()
 
     def __post_init__(self) -> None:
         if not callable(self.on_finding) and self.on_finding not in ("warn", "raise"):
@@ -42,6 +44,11 @@ class Options:
         if self.max_bytes < _LEAST_BYTES:
             raise GradwatchError(f"max_bytes={self.max_bytes} is too small for a run; give at least {_LEAST_BYTES}.")
         self.schedule()
+        self.silences()
+
+    def silences(self) -> tuple[Silence, ...]:
+        """Returns what is not to be told."""
+        return parsed(self.silence)
 
     def schedule(self, *, lean: bool = False, alarms: bool = True) -> Schedule:
         """Returns a new schedule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from gradwatch.errors import GradwatchError
 from gradwatch.findings import Analysis, Finding
 from gradwatch.record import SIGNALS
 from gradwatch.recording import Recording
+from gradwatch.silences import Silence, parsed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +25,10 @@ class Run:
     A run that is still being written can be loaded at any time; load it again to see its newest steps.
     """
 
-    def __init__(self, path: Path, loaded: Recording) -> None:
+    def __init__(self, path: Path, loaded: Recording, silences: Collection[Silence] = ()) -> None:
         self.path = path
         self.recording = loaded
+        self._silences = silences
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.verdict})"
@@ -35,7 +38,7 @@ class Run:
         """The outcome of all rules."""
         from gradwatch import analyze  # noqa: PLC0415  the rules are imported only where a run is judged
 
-        return analyze.analyze(self.recording)
+        return analyze.analyze(self.recording, self._silences)
 
     @property
     def findings(self) -> list[Finding]:
@@ -88,13 +91,20 @@ class Run:
         return f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" style="{style}"></iframe>'
 
 
-def load(path: str | os.PathLike[str]) -> Run:
+def load(path: str | os.PathLike[str], *, silence: str | Collection[str] = ()) -> Run:
     """Loads a run from its directory, also while it is being written.
 
+    Args:
+        path: the run's directory.
+        silence: findings that are not to be told, beside those that ``watch`` was told of: kinds, or kinds in layers
+            such as ``"dead-units:encoder.*"``.
+
     Raises:
+        GradwatchError: when ``silence`` names no kind of trouble.
         RunError: when the directory is missing, is not a run, or was written by a newer version.
     """
-    return Run(Path(path), recording.load_recording(Path(path)))
+    silences = parsed(silence)
+    return Run(Path(path), recording.load_recording(Path(path)), silences)
 
 
 def _replace(target: Path, text: str) -> None:

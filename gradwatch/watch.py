@@ -149,8 +149,11 @@ class Watch:
         self._sites = SiteTable(optimizers=())
         options = self._options
         schedule = options.schedule(lean=launch.rank > 0, alarms=launch.world_size == 1)
-        self._stream = Stream(self._sites, on_finding=self._found, on_alarm=schedule.alarm)
+        silences = options.silences()
+        self._stream = Stream(self._sites, on_finding=self._found, on_alarm=schedule.alarm, silences=silences)
         manifest = {**adapter.facts(), "schedule": schedule.describe()}
+        if silences:
+            manifest["silence"] = list(map(str, silences))
         self._store = StoreWriter(
             run_directory(options.run, launch),
             self._sites,
@@ -272,6 +275,7 @@ def watch(
     report: bool = True,
     budget: float | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    silence: str | Collection[str] = (),
 ) -> Watch:
     """Watches a training run; returns a ``Watch``, or the decorated step when used as a bare decorator.
 
@@ -286,11 +290,13 @@ def watch(
         report: whether leaving the ``with`` or ``close`` writes ``report.html`` into the run's directory.
         budget: share of the training time that capture may cost, such as 0.01; steps are left out to keep it.
         max_bytes: limit of the run's files per rank, in bytes.
+        silence: findings that are not to be told: kinds, or kinds in layers such as ``"dead-units:encoder.*"``. The
+            report says which were.
 
     Raises:
         GradwatchError: for nothing to watch, an option out of range, or a directory that cannot hold the run.
     """
-    options = Options(run, layers, signals, every, on_finding, report, budget, max_bytes)
+    options = Options(run, layers, signals, every, on_finding, report, budget, max_bytes, silence)
     if len(targets) == 1 and inspect.isroutine(targets[0]):
         return cast("Watch", Watch((), options)(targets[0]))
     return Watch(targets, options)

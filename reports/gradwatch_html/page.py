@@ -29,6 +29,7 @@ class Page:
         cards: findings, worst first.
         passed: kinds that passed, in words.
         not_applied: (kind in words, reason).
+        silenced: (kind in words, title) of findings that nobody wants to be told.
         run_facts, signal_facts: rows of two columns.
         judged: whether there was enough to judge.
         calm: what stands in place of the findings when there is none.
@@ -47,6 +48,7 @@ class Page:
     cards: list[Card]
     passed: list[str]
     not_applied: list[tuple[str, str]]
+    silenced: list[tuple[str, str]]
     run_facts: list[tuple[str, str]]
     signal_facts: list[tuple[str, str]]
     judged: bool
@@ -73,6 +75,7 @@ def build_page(recording: Recording, analysis: Analysis) -> Page:
         cards(recording, analysis, built, depth),
         [kind_title(kind) for kind in analysis.passed],
         [(kind_title(kind), reason) for kind, reason in analysis.not_applied.items()],
+        [(kind_title(finding.kind), finding.title) for finding in analysis.silenced],
         facts.run_facts(recording),
         facts.signal_facts(recording),
         analysis.judged,
@@ -102,6 +105,8 @@ def _calm(recording: Recording, analysis: Analysis) -> str:
         return f"Too few for a verdict: {steps}. The checks below say what they need."
     if not analysis.passed:
         return "No check could be applied to this run; the reasons are below."
+    if analysis.silenced:
+        return f"Nothing else was found; {counted(len(analysis.silenced), 'finding')} silenced."
     if analysis.not_applied:
         return f"Every check that applied passed; {counted(len(analysis.not_applied), 'check')} did not apply."
     return "Every check passed."

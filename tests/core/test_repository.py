@@ -36,6 +36,7 @@ ROOMS = (
         "frames",
         "analyze",
         "causes",
+        "silences",
         "explain",
         "rules",
         "plugins",
