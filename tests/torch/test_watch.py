@@ -196,6 +196,16 @@ def test_on_finding_warns_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureF
     assert all("\n" not in line for line in lines)
 
 
+def test_silenced_findings_are_not_told(tmp_path: Path) -> None:
+    """What is silenced calls nobody back, and the run remembers that it is not to be told."""
+    told: list[gradwatch.Finding] = []
+    explode({"run": tmp_path / "run", "on_finding": told.append, "silence": "*"})
+    run = gradwatch.load(tmp_path / "run")
+    assert told == []
+    assert run.findings == []
+    assert run.analysis.silenced[0].kind == "exploding"
+
+
 @pytest.mark.parametrize(
     ("targets", "options", "sentence"),
     [
