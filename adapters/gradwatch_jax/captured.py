@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
+from gradwatch.schedule import Plan
 from gradwatch_jax.kernel import Array, Rows
 from gradwatch_jax.names import Parameter, Path
 
@@ -87,6 +88,16 @@ class Layout:
     activations: dict[str, tuple[Tap, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """Training steps that one call makes."""
+        return max((place.steps for place in self.gradients), default=1)
+
+    @property
+    def kept(self) -> int:
+        """How many of them, the last ones, it keeps."""
+        return min([self.steps, *(place.kept or 1 for place in self.gradients)])
+
 
 @dataclass(frozen=True, slots=True)
 class Ring:
@@ -99,6 +110,10 @@ class Ring:
     rows: Rows
     losses: Array | None = None
     count: Array | None = None
+
+    def lean(self) -> Ring:
+        """Leaves out counts and histogram."""
+        return Ring(Rows(self.rows.floats, self.rows.integers), self.losses, self.count)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -126,3 +141,22 @@ class Captured:
         """Returns the node of these arrays."""
         rings, *rest = children
         return cls(layout, tuple(Ring(*ring) for ring in rings), *rest)
+
+    def of(self, plan: Plan) -> Captured:
+        """Returns what was captured by a plan, which lets go of the rest."""
+        rings = self.gradients if plan.histogram else tuple(ring.lean() for ring in self.gradients)
+        return replace(
+            self,
+            gradients=rings if plan.gradient else (),
+            update=self.update if plan.update else None,
+            weight=self.weight if plan.weight else None,
+            activations={signal: rows for signal, rows in self.activations.items() if signal in plan.signals},
+        )
+
+    def arrays(self) -> list[Any]:
+        """Returns all arrays."""
+        return jax.tree.leaves(self)
+
+    def unpacked(self) -> Captured:
+        """Returns itself; the arrays may still be on a device."""
+        return self

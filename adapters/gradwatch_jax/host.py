@@ -25,21 +25,15 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
     floats, integers = np.asarray(rows.floats)[:m].astype(np.float64), np.asarray(rows.integers)[:m]
     exponent, nan, inf = integers.T.astype(np.int64)
     scale = np.ldexp(1.0, exponent)
+    l2, total, largest = np.sqrt(floats[:, 0]) * scale, floats[:, 1] * scale, floats[:, 2]
     finite = sizes - nan - inf
-    null = 0.0 if finite.all() else np.where(finite > 0, 0.0, np.nan)
-    counts = _integers(rows.counts, m) if full else None
-    bins = _integers(rows.bins, m) if full else None
-    return Statistics(
-        sizes,
-        np.sqrt(floats[:, 0]) * scale + null,
-        floats[:, 1] * scale + null,
-        floats[:, 2] + null,
-        nan,
-        inf,
-        None if counts is None else counts[:, 0],
-        None if counts is None else counts[:, 1],
-        None if bins is None else bins.astype(np.uint32),
-    )
+    if not finite.all():
+        null = np.where(finite > 0, 0.0, np.nan)
+        l2, total, largest = l2 + null, total + null, largest + null
+    counts = _first(rows.counts, m, np.int64) if full else None
+    bins = _first(rows.bins, m, np.uint32) if full else None
+    zeros, subnormal = (None, None) if counts is None else (counts[:, 0], counts[:, 1])
+    return Statistics(sizes, l2, total, largest, nan, inf, zeros, subnormal, bins)
 
 
 def total_norm(parts: Iterable[Statistics]) -> float:
@@ -51,5 +45,5 @@ def total_norm(parts: Iterable[Statistics]) -> float:
     return math.sqrt(squares)
 
 
-def _integers(column: Any, m: int) -> npt.NDArray[np.int64] | None:
-    return None if column is None else np.asarray(column)[:m].astype(np.int64)
+def _first(column: Any, m: int, dtype: type[np.integer[Any]]) -> npt.NDArray[Any] | None:
+    return None if column is None else np.asarray(column)[:m].astype(dtype)

@@ -13,11 +13,12 @@ import jax
 
 from gradwatch_jax import compat
 from gradwatch_jax.captured import Captured
+from gradwatch_jax.packing import Packed
 
-Run = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], tuple[Any, Captured]]
+Run = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], tuple[Any, Captured | Packed]]
 """Runs a function under observation: takes it, the plan, args and kwargs; returns its result and what was captured."""
 
-Instrumented = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, Captured]]
+Instrumented = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, Captured | Packed]]
 
 
 def instrument(step: Any, run: Run) -> Instrumented | None:
@@ -58,7 +59,7 @@ def _taken_apart(step: Any, kind: str) -> tuple[Callable[..., Any], dict[str, An
 
 
 def _jit(jit: Callable[..., Any], inner: Callable[..., Any], options: dict[str, Any], run: Run) -> Instrumented:
-    def traced(plan: Any, *args: Any, **kwargs: Any) -> tuple[Any, Captured]:
+    def traced(plan: Any, *args: Any, **kwargs: Any) -> tuple[Any, Captured | Packed]:
         return run(inner, plan, args, kwargs)
 
     _keep_name(traced, inner)
@@ -91,16 +92,16 @@ def _equinox(step: Any, run: Run) -> Instrumented:
     """Equinox donates "all but the first argument", so the plan goes in with the first one."""
     inner, signature = step.__wrapped__, step._signature
 
-    def traced(first: tuple[Any, ...], *args: Any, **kwargs: Any) -> tuple[Any, Captured]:
+    def traced(first: tuple[Any, ...], *args: Any, **kwargs: Any) -> tuple[Any, Captured | Packed]:
         plan, *head = first
         return run(inner, plan, (*head, *args), kwargs)
 
     _keep_name(traced, inner)
     made = compat.equinox_jit(traced, step)
 
-    def call(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Captured]:
+    def call(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Captured | Packed]:
         bound = signature.bind(*args, **kwargs)
-        result: tuple[Any, Captured] = made((plan, *bound.args[:1]), *bound.args[1:], **bound.kwargs)
+        result: tuple[Any, Captured | Packed] = made((plan, *bound.args[:1]), *bound.args[1:], **bound.kwargs)
         return result
 
     return call

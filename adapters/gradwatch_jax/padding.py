@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from gradwatch_jax.captured import Captured, Ring
 from gradwatch_jax.kernel import Rows
+from gradwatch_jax.packing import Packed
 
 
-def padded(captured: Captured, arguments: Iterable[Any]) -> Captured:
+def padded(captured: Captured | Packed, arguments: Iterable[Any]) -> Captured | Packed:
     """Returns what was captured, with further rows where an array has the size of one of the step's arguments.
 
     Rows are added at the end, so that readers who know how many there are find theirs.
@@ -30,6 +31,9 @@ def padded(captured: Captured, arguments: Iterable[Any]) -> Captured:
     def fits(array: Any) -> bool:
         return array.size in elements or (len(parts) > 1 and array.size * array.dtype.itemsize in sizes)
 
+    if isinstance(captured, Packed):
+        joined: Packed = jax.tree.map(lambda array: _longer(array, 0, fits), captured)
+        return joined
     return replace(
         captured,
         gradients=tuple(_ring(ring, fits) for ring in captured.gradients),

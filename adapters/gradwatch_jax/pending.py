@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import jax
 import numpy as np
@@ -14,24 +14,15 @@ from gradwatch.record import Block, StepRecord
 from gradwatch.scalars import Reader, read
 from gradwatch.schedule import Plan
 from gradwatch.statistics import Statistics, concatenate, merge
-from gradwatch_jax.captured import Gradients, Ring
+from gradwatch_jax.captured import Captured, Gradients, Ring
 from gradwatch_jax.feedback import Feedback
 from gradwatch_jax.host import statistics, total_norm
 from gradwatch_jax.kernel import Rows
+from gradwatch_jax.packing import Packed
+from gradwatch_jax.sites import Sites
 
 MICRO: Final = "micro-batch"
 Ids = npt.NDArray[np.uint32]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The rows of one signal of one place, with the ids and sizes of its sites."""
-
-    signal: str
-    ids: Ids
-    sizes: npt.NDArray[np.int64]
-    rows: Rows
-    full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,96 +86,105 @@ class GradientPart:
 class PendingStep:
     """A step as it leaves the training thread; ``ready`` and ``resolve`` run on the writer thread.
 
-    ``feedback`` tells whether the parameters' rows can be believed; until it is known, the step is not ready.
-    ``rate`` is the learning rate, where it is known.
+    Attributes:
+        plan: what was captured.
+        captured: that, and perhaps more.
+        sites: where its rows belong.
+        feedback: tells whether the parameters' rows can be believed; until it is known, the step is not ready.
+        write: which of the call's gradients is meant, where it makes several steps.
+        logged: the user's scalars.
     """
 
     step: int
     optimizer: int
     time: float
     plan: Plan
-    gradients: Sequence[GradientPart] = ()
-    parameters: Sequence[Part] = ()
-    activations: Sequence[Part] = ()
-    feedback: Feedback = field(default_factory=Feedback)
-    logged: Mapping[str, Reader] = field(default_factory=dict)
-    suggests: bool = False
-    rate: Any = None
+    captured: Captured | Packed
+    sites: Sites
+    feedback: Feedback
+    write: int | None
+    logged: Mapping[str, Reader]
 
     def fetch(self) -> None:
-        """Starts the copies to the host, where the arrays are not there already."""
-        if jax.default_backend() != "cpu":
-            for array in self._arrays():
-                array.copy_to_host_async()
+        """Starts the copies to the host."""
+        for array in self.captured.arrays():
+            array.copy_to_host_async()
 
     def ready(self) -> bool:
         """Tells without waiting whether every number has arrived."""
-        decided = not self.parameters or self.feedback.decided
-        return decided and all(array.is_ready() for array in self._arrays())
+        decided = self.feedback.decided or not self._follows_parameters()
+        return decided and all(array.is_ready() for array in self.captured.arrays())
 
     def resolve(self) -> StepRecord:
         """Returns the record."""
-        blocks = [*self._gradient_blocks()]
+        captured = self.captured.unpacked()
+        gradients = list(self._gradients(captured))
+        blocks = _gradient_blocks(gradients)
         facts = _total_norm(blocks)
-        facts |= {} if self.rate is None else {"learning_rate": float(np.asarray(self.rate).reshape(-1)[0])}
+        if captured.rate is not None and self.write is None:
+            facts["learning_rate"] = float(np.asarray(captured.rate).reshape(-1)[0])
         if self.feedback.confirmed:
-            for part in self.parameters:
-                found = statistics(part.rows, part.sizes, full=part.full)
-                blocks.append(Block(part.signal, part.ids, found, "unscaled"))
-        blocks.extend(_merged(part) for part in self.activations)
-        return StepRecord(self.step, self.optimizer, self.time, False, tuple(blocks), facts, self._scalars())
+            blocks.extend(self._parameter_blocks(captured))
+        if self.write is None:
+            blocks.extend(self._activation_blocks(captured))
+        logged = read(self.logged)
+        if "loss" not in logged and len(gradients) == 1:
+            loss = gradients[0].loss()
+            logged |= {} if loss is None else {"loss": loss}
+        return StepRecord(self.step, self.optimizer, self.time, False, tuple(blocks), facts, logged)
 
     def shed(self) -> tuple[str, ...]:
-        """Drops updates and weights; the gradient's histogram goes as well."""
-        dropped = [part.signal for part in (*self.parameters, *self.activations)]
-        if any(part.full for part in self.gradients):
-            dropped.append("histogram")
-        self.parameters = self.activations = ()
-        self.gradients = [GradientPart(p.ids, p.sizes, p.ring, p.place, p.write, full=False) for p in self.gradients]
-        return tuple(dropped)
+        """Drops updates, weights and activations; the gradient's histogram goes as well."""
+        layout, plan = self.captured.layout, self.plan
+        taken = {*layout.activations} if self.write is None else set()
+        taken |= {"update", "weight"} if layout.trained is not None else set()
+        dropped = tuple(sorted(taken & plan.signals)) + (("histogram",) if plan.histogram and layout.gradients else ())
+        self.plan = Plan(plan.gradient, False, plan.signals & {"gradient"})
+        self.captured = self.captured.of(self.plan)
+        return dropped
 
-    def _arrays(self) -> Iterator[Any]:
-        for gradient in self.gradients:
-            yield from _wanted(gradient.ring.rows, full=gradient.full)
-            yield from (x for x in (gradient.ring.losses, gradient.ring.count) if x is not None)
-        for part in (*self.parameters, *self.activations):
-            yield from _wanted(part.rows, full=part.full)
-        if self.rate is not None:
-            yield self.rate
+    def _follows_parameters(self) -> bool:
+        return self.captured.layout.trained is not None and (self.plan.update or self.plan.weight)
 
-    def _scalars(self) -> dict[str, float]:
-        logged = read(self.logged)
-        if self.suggests and "loss" not in logged and len(self.gradients) == 1:
-            loss = self.gradients[0].loss()
-            logged |= {} if loss is None else {"loss": loss}
-        return logged
-
-    def _gradient_blocks(self) -> list[Block]:
-        by_stage: dict[str, list[tuple[Ids, Statistics]]] = {}
+    def _gradients(self, captured: Captured) -> Iterator[GradientPart]:
         if self.plan.gradient:
-            for part in self.gradients:
-                found = part.block()
-                if found is not None:
-                    by_stage.setdefault(found[0], []).append((part.ids, found[1]))
-        return [
-            Block("gradient", np.concatenate([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
-            for stage, parts in by_stage.items()
-        ]
+            for at, ring, place in zip(
+                self.sites.gradients, captured.gradients, captured.layout.gradients, strict=True
+            ):
+                yield GradientPart(*at, ring, place, self.write, self.plan.histogram)
+
+    def _parameter_blocks(self, captured: Captured) -> Iterator[Block]:
+        for signal, rows in (("update", captured.update), ("weight", captured.weight)):
+            if rows is not None and signal in self.plan.signals:
+                ids, sizes = self.sites.parameters[signal]
+                yield Block(signal, ids, statistics(rows, sizes, full=signal == "update"), "unscaled")
+
+    def _activation_blocks(self, captured: Captured) -> Iterator[Block]:
+        for signal, rows in captured.activations.items():
+            if signal in self.plan.signals:
+                yield _merged(signal, *self.sites.activations[signal], rows)
 
 
-def _merged(part: Part) -> Block:
+def _gradient_blocks(gradients: Iterable[GradientPart]) -> list[Block]:
+    by_stage: dict[str, list[tuple[Ids, Statistics]]] = {}
+    for part in gradients:
+        found = part.block()
+        if found is not None:
+            by_stage.setdefault(found[0], []).append((part.ids, found[1]))
+    return [
+        Block("gradient", np.concatenate([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
+        for stage, parts in by_stage.items()
+    ]
+
+
+def _merged(signal: str, ids: Ids, sizes: npt.NDArray[np.int64], rows_of_calls: Rows) -> Block:
     """Returns one row for each layer; a layer that is called several times pools its calls."""
-    found = statistics(part.rows, part.sizes, full=True)
+    found = statistics(rows_of_calls, sizes, full=True)
     rows: dict[int, Statistics] = {}
-    for i, site in enumerate(part.ids.tolist()):
+    for i, site in enumerate(ids.tolist()):
         row = found.take(np.array([i]))
         rows[site] = merge(rows[site], row) if site in rows else row
-    return Block(part.signal, np.array(list(rows), dtype=np.uint32), concatenate(list(rows.values())), "unscaled")
-
-
-def _wanted(rows: Rows, *, full: bool) -> list[Any]:
-    columns = rows if full else (rows.floats, rows.integers)
-    return [column for column in columns if column is not None]
+    return Block(signal, np.array(list(rows), dtype=np.uint32), concatenate(list(rows.values())), "unscaled")
 
 
 def _total_norm(blocks: Sequence[Block]) -> dict[str, float]:

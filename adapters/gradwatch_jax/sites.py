@@ -25,11 +25,15 @@ class Sites:
         gradients: for each place at which gradients are taken.
         parameters: those of the trained parameters, for ``update`` and ``weight``.
         activations: those of the layers that were read, for each signal; a layer may stand there repeatedly.
+        steps: training steps that one call makes.
+        kept: how many of them, the last ones, it keeps.
     """
 
     gradients: tuple[Ids, ...]
     parameters: dict[str, Ids]
     activations: dict[str, Ids]
+    steps: int
+    kept: int
 
 
 class SiteIds:
@@ -42,13 +46,16 @@ class SiteIds:
 
     def of(self, layout: Layout) -> Sites:
         """Returns the sites of a layout."""
-        if layout in self._known:
-            return self._known[layout]
+        known = self._known.get(layout)
+        if known is not None:
+            return known
         trained = layout.trained.parameters if layout.trained is not None else ()
         ids = Sites(
             tuple(self._add("gradient", place.parameters, place.shards) for place in layout.gradients),
             {signal: self._add(signal, trained) for signal in ("update", "weight")},
             {signal: self._add_layers(signal, taps) for signal, taps in layout.activations.items()},
+            layout.steps,
+            layout.kept,
         )
         self._table.set_order(layout.layers)
         if len(self._known) < _MOST_LAYOUTS:

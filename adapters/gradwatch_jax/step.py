@@ -19,8 +19,10 @@ from gradwatch_jax.captured import Captured, Layout
 from gradwatch_jax.collector import Collector
 from gradwatch_jax.feedback import Feedback
 from gradwatch_jax.instrument import Instrumented, donates, instrument, is_spread
+from gradwatch_jax.names import Path
+from gradwatch_jax.packing import Packed, pack
 from gradwatch_jax.padding import padded
-from gradwatch_jax.pending import GradientPart, Part, PendingStep
+from gradwatch_jax.pending import PendingStep
 from gradwatch_jax.places import Memory, Wishes
 from gradwatch_jax.sites import SiteIds, Sites
 
@@ -52,13 +54,13 @@ class WatchedStep:
         self._stopped = compat_mapped.is_pmapped(function)
         self._said: set[str] = set()
         self._sharded = False
+        self._far = jax.default_backend() != "cpu"
         self._ended = 0
         self._plan: Plan = self._schedule.plan(0)
         self._started = self._last = time.perf_counter()
         self._prepare = guard.wrap(self._before)
         self._hand_over = guard.wrap(self._after)
-        self._finish = guard.wrap(Collector.finish)
-        self._pad = guard.wrap(padded)
+        self._finish = guard.wrap(self._collected)
         self._donates: bool = guard.wrap(donates, default=False)(function)
         instrumented: Instrumented | None = guard.wrap(instrument)(function, self._observe)
         if instrumented is None:
@@ -107,7 +109,7 @@ class WatchedStep:
 
     def _observe(
         self, function: Callable[..., Any], plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, Captured]:
+    ) -> tuple[Any, Captured | Packed]:
         """Runs the user's function in the current trace, collecting; see ``instrument.Run``."""
         guard = self._session.recorder.guard
         collector = Collector(self._wishes, plan, guard, grouped=not self._sharded, memory=self._memory)
@@ -117,62 +119,54 @@ class WatchedStep:
         with compat.listening(collector.listen), opened, compat.fresh_context(context):
             result = function(*args, **kwargs)
         captured = self._finish(collector, before, (args, kwargs), result)
-        if captured is not None and self._donates:
-            captured = self._pad(captured, list(before.values()))
         return result, captured if captured is not None else Captured(Layout())
 
-    def _run_plain(self, plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Captured]:
+    def _collected(
+        self, collector: Collector, before: dict[Path, Any], arguments: Any, result: Any
+    ) -> Captured | Packed:
+        captured = collector.finish(before, arguments, result)
+        one_device = self._memory is None and not self._sharded and jax.device_count() == 1
+        packed = pack(captured) if one_device else captured
+        return padded(packed, list(before.values())) if self._donates else packed
+
+    def _run_plain(self, plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Captured | Packed]:
         assert self._memory is not None
         if self._memory.plan is not None:
             self._memory.plan[...] = plan
         return self._observe(self._function, plan, args, kwargs)
 
-    def _after(self, captured: Captured, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _after(self, captured: Captured | Packed, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         layout = captured.layout
         for sentence in layout.remarks:
             self._say(sentence)
         if layout.trained is not None and not self._feedback.decided:
             self._trained_layout = layout
             self._feedback.leaving(layout.trained, ((args, kwargs), result))
-        ids = self._sites.of(layout)
-        count = max((place.steps for place in layout.gradients), default=1)
-        kept = min(count, min((place.kept or 1 for place in layout.gradients), default=1)) if count > 1 else 1
-        for write in range(count - kept, count):
-            self._end(captured, ids, self._ended + write, None if count == 1 else write)
+        sites = self._sites.of(layout)
+        if sites.steps == 1:
+            self._end(captured, sites, self._ended, None)
+        else:
+            for write in range(sites.steps - sites.kept, sites.steps):
+                self._end(captured, sites, self._ended + write, write)
         if self._ended == 0:
             self._session.recorder.wait_open()
-        self._ended += count
+        self._ended += sites.steps
         now = time.perf_counter()
         self._schedule.charge(now - self._began if self._memory is not None else 0.0, now - self._last)
         self._last = now
         self._plan = self._schedule.plan(self._ended)
 
-    def _end(self, captured: Captured, ids: Sites, step: int, write: int | None) -> None:
+    def _end(self, captured: Captured | Packed, sites: Sites, step: int, write: int | None) -> None:
         plan, session = self._plan, self._session
-        pending = PendingStep(step, self._optimizer, time.perf_counter() - self._started, plan, feedback=self._feedback)
-        if plan.gradient:
-            pending.gradients = [
-                GradientPart(*at, ring, place, write, plan.histogram)
-                for at, ring, place in zip(ids.gradients, captured.gradients, captured.layout.gradients, strict=True)
-            ]
-        parts = (("update", captured.update, plan.update), ("weight", captured.weight, plan.weight))
-        pending.parameters = [
-            Part(signal, *ids.parameters[signal], rows, signal == "update")
-            for signal, rows, wanted in parts
-            if wanted and rows is not None
-        ]
-        pending.activations = [
-            Part(signal, *ids.activations[signal], rows, full=True)
-            for signal, rows in captured.activations.items()
-            if signal in plan.signals and write is None
-        ]
-        pending.suggests = True
-        pending.rate = captured.rate if write is None else None
-        pending.fetch()
-        pending.logged = session.scalars.end_step(step, self._optimizer, pending.time)
+        now = time.perf_counter() - self._started
+        logged = session.scalars.end_step(step, self._optimizer, now)
+        taken = captured.of(plan)
+        pending = PendingStep(step, self._optimizer, now, plan, taken, sites, self._feedback, write, logged)
+        if self._far:
+            pending.fetch()
         if session.rank > 0:
             pending.shed()
-        if plan or pending.logged:
+        if plan or logged:
             session.recorder.put(step, pending)
 
     def _say(self, sentence: str) -> None:
