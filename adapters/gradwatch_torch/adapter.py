@@ -24,6 +24,7 @@ from gradwatch_torch.first_pass import FirstPass
 from gradwatch_torch.losses import Losses
 from gradwatch_torch.manual import ManualLoop
 from gradwatch_torch.targets import Parameter
+from gradwatch_torch.unstepped import Unstepped
 from gradwatch_torch.wrappers import averages_gradients, is_compiled
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +45,7 @@ class TorchAdapter:
         self._by_hand = False
         self._plans: list[Plan] = []
         self._loop: ManualLoop | None = None
+        self._stepped: Callable[[], None] | None = None
         self._first_pass: FirstPass | None = None
 
     def claims(self, *objects: Any) -> bool:
@@ -222,6 +224,9 @@ class TorchAdapter:
             around = (guard.wrap(loop.before_backward), guard.wrap(loop.after_backward))
             self._ends.append(interception.backward.listen(*around))
             self._ends.append(guard.wrap(loop.end, "the last step"))
+        else:
+            self._stepped = Unstepped(self._captures, optimizers.values(), self._trainable).listen(guard)
+            self._ends.append(self._stepped)
         self._ends.append(interception.backward.listen(guard.wrap(self._losses.listen, "loss")))
 
     def _capture(self, optimizer: Optimizer | None, name: str, extra: Sequence[Tensor]) -> OptimizerCapture:
@@ -235,6 +240,9 @@ class TorchAdapter:
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         capture = self._captures.get(id(optimizer)) or self._adopt(optimizer)
         if capture is not None:
+            if self._stepped is not None:
+                self._stepped()
+                self._stepped = None
             capture.reduced = self._reduced or (self._first_pass is not None and self._first_pass.averaged)
             capture.before_step(optimizer, args, kwargs)
 

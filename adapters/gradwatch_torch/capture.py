@@ -79,7 +79,7 @@ class OptimizerCapture:
         Args:
             key: of the optimizer.
             shared: what the captures of a run have in common.
-            extra: watched parameters that no optimizer holds; their gradients are read with this one's.
+            extra: watched parameters that no optimizer holds; they are read with this one's.
             optimizer: whose steps are captured, or None when steps are ended by hand.
         """
         session = shared.session
@@ -231,13 +231,14 @@ class OptimizerCapture:
         layout = Layout(parameters)
         for signal in PARAMETER_SIGNALS:
             ids = [self._add_site(signal, described, self.key, status) for _, described, status in owned]
-            if signal == "gradient":
-                ids.extend(self._add_site(signal, described, "", status) for _, described, status in extra)
+            ids.extend(self._add_site(signal, described, "", status) for _, described, status in extra)
             layout.ids[signal] = np.array(ids, dtype=np.uint32)
         tensors = [tensor for tensor, _, _ in owned]
         layout.site_of = dict(zip(map(id, tensors), layout.ids["gradient"].tolist(), strict=False))
-        layout.gradients = Gradients([*tensors, *(tensor for tensor, _, _ in extra)], layout.ids["gradient"])
-        layout.weights = Weights(tensors)
+        # What no optimizer holds is read as well: only its updates tell whether something else trains it.
+        everything = [*tensors, *(tensor for tensor, _, _ in extra)]
+        layout.gradients = Gradients(everything, layout.ids["gradient"])
+        layout.weights = Weights(everything)
         self._layout = layout
 
     def _described(self, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Parameter, str]]:

@@ -38,6 +38,7 @@ class Layout:
         rounding: half a unit in the last place of 1 in the parameter's format, shape [p].
         trained: parameters in an optimizer, shape [p].
         missing: parameters that require a gradient but are in no optimizer, shape [p].
+        untrained: weights of two or more dimensions that require no gradient, shape [p].
         matrix: trained weights of two or more dimensions, the only ones in depth and ratio rules, shape [p].
         weight: trained or missing parameters in the role of a weight, shape [p].
         shapes: shape [p] of tuples, as a list.
@@ -57,6 +58,7 @@ class Layout:
     rounding: Float
     trained: Mask
     missing: Mask
+    untrained: Mask
     matrix: Mask
     weight: Mask
     shapes: tuple[tuple[int, ...], ...]
@@ -121,6 +123,7 @@ def _parameter_columns(owned: tuple[Site, ...], layers: dict[str, int]) -> dict[
         "rounding": np.array([_ROUNDING.get(site.dtype, 2.0**-24) for site in owned], dtype=np.float64),
         "trained": trained,
         "missing": missing,
+        "untrained": (status == "frozen") & role & ~flat if len(owned) else np.zeros(0, dtype=np.bool_),
         "matrix": trained & role & ~flat,
         "weight": (trained | missing) & role,
     }

@@ -60,3 +60,53 @@ def test_no_step_without_any_update_counts() -> None:
     chain = Chain()
     records = [chain.record(step, update=1e-4 if step % 4 == 3 else 0.0) for step in range(60)]
     assert chain.analyze(records).findings == ()
+
+
+def test_nothing_that_ever_moves_is_critical() -> None:
+    """Updates of exactly 0 at more steps than anyone accumulates, while the rate would move the weights."""
+    chain = Chain()
+    records = [chain.record(step, update=0.0) for step in range(40)]
+    assert all(finding.kind != "frozen" for finding in chain.analyze(records[:32]).findings)
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.layer, finding.first_step) == ("frozen", "critical", None, 0)
+
+
+def test_nothing_moves_where_the_rate_is_too_low_to_show() -> None:
+    """A step that rounding swallows is no sign of an optimizer that does not step."""
+    chain = Chain()
+    for rate in (1e-12, 0.0, None):
+        records = [chain.record(step, update=0.0, rate=rate) for step in range(60)]
+        assert all(finding.kind != "frozen" for finding in chain.analyze(records).findings)
+
+
+def test_a_parameter_of_zeros_would_show_any_step() -> None:
+    """Where the rate is not known, weights of exactly 0 with a gradient tell a standstill from rounding."""
+    chain = Chain()
+    weight = [0.1] * 7 + [0.0]
+    records = [chain.record(step, update=0.0, rate=None, weight=weight) for step in range(40)]
+    assert chain.analyze(records).findings[0].kind == "frozen"
+
+
+def test_a_missing_layer_in_the_middle_is_a_warning() -> None:
+    """A layer in no optimizer that stays as it is, unless its weights change by other means."""
+    chain = Chain(statuses={3: "missing"})
+    records = [chain.record(step, update=moving(3)) for step in range(20)]
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.layer) == ("frozen", "warning", "fc3")
+    weights = [[0.1 + 1e-3 * step * (i == 3) for i in range(8)] for step in range(20)]
+    records = [chain.record(step, update=moving(3), weight=weights[step]) for step in range(20)]
+    assert chain.analyze(records).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("frozen", "found"), [((3,), ["fc3"]), ((3, 4), ["fc3"]), ((0, 1), []), ((6, 7), []), ((7,), ["fc7"])]
+)
+def test_layers_in_the_middle_that_ask_for_no_gradient(frozen: tuple[int, ...], found: list[str]) -> None:
+    """Between trained layers or at the head they are named; next to the input, or judging the output, they are not."""
+    chain = Chain(statuses=dict.fromkeys(frozen, "frozen"))
+    gradient = [0.0 if i in frozen else 1e-2 for i in range(8)]
+    records = [chain.record(step, gradient=gradient, update=moving(*frozen)) for step in range(20)]
+    assert [f.layer for f in chain.analyze(records).findings if f.severity == "warning"] == found
+    passed = [0.0 if i in frozen else 1e-3 for i in range(8)]
+    records = [chain.record(step, gradient=gradient, update=moving(*frozen), delta=passed) for step in range(20)]
+    assert [f.kind for f in chain.analyze(records).findings if f.kind == "frozen"] == []
