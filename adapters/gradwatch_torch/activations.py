@@ -10,7 +10,7 @@ import functools
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,12 @@ class Capture:
     alive: list[AliveUnits] = field(default_factory=list)
     saturated: list[HostCopy] = field(default_factory=list)
 
+    def add(self, other: Capture) -> None:
+        """Adds the passes of another capture of the site."""
+        self.measured += other.measured
+        self.alive += other.alive
+        self.saturated += other.saturated
+
     def ready(self) -> bool:
         """Tells whether all passes have arrived."""
         waiting: list[Measured | AliveUnits | HostCopy] = [*self.measured, *self.alive, *self.saturated]
@@ -54,19 +60,35 @@ Captures = dict[tuple[str, int], Capture]
 """(signal, site id) to its capture. The gradient at a site has the key of its activation's site id."""
 
 
+class _Place:
+    """One signal of a layer, as its tensors are read in every pass."""
+
+    def __init__(self, signal: str, site: int) -> None:
+        self.key = (signal, site)
+        self._reader = Reader()
+
+    def read(self, values: Tensor, axis: int | None) -> Capture:
+        """Measures one pass."""
+        measured = self._reader.reduce((values,), counts=True, histogram=True)
+        return Capture([measured], [] if axis is None else [alive_units(values, axis, plain=self._reader.plain)], [])
+
+
 class Activations:
     """Reduces the activations of watched layers while it is switched on."""
 
-    def __init__(self, sites: SiteTable, layers: Mapping[nn.Module, Layer], guard: Guard) -> None:
+    def __init__(self, sites: SiteTable, layers: Mapping[nn.Module, Layer], guard: Guard, *, timed: bool) -> None:
+        """Prepares; ``timed`` to know what it costs."""
         self._sites = sites
         self._layers = weakref.WeakKeyDictionary(dict(layers))
-        self._hook = guard.wrap(self._timed(self._forward), "activations")
-        self._gradient_hook = guard.wrap(self._timed(self._gradient), "activations")
+        forward = self._timed(self._forward) if timed else self._forward
+        self._hook = guard.wrap(forward, "activations")
+        gradient = self._timed(self._gradient) if timed else self._gradient
+        self._gradient_hook = guard.wrap(gradient, "activations")
         self._seconds = 0.0
         self._handle: Any = None
         self._stale = False
         self._captures: Captures = {}
-        self._readers: dict[int, Reader] = {}
+        self._places: dict[tuple[str, str, str], _Place] = {}
         self._owner: dict[int, str | None] = {}
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, int | None]] = {}
         self._pass: set[int] = set()
@@ -84,7 +106,7 @@ class Activations:
             self._seen.clear()
 
     def take_seconds(self) -> float:
-        """Returns the time spent here since the last call, and begins anew."""
+        """Returns the time spent here since the last call, 0 unless it is timed, and begins anew."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
@@ -110,8 +132,7 @@ class Activations:
 
     def put_back(self, captures: Captures) -> None:
         """Undoes ``take``."""
-        for key, capture in captures.items():
-            self._add(key, capture)
+        join_captures(self._captures, captures)
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         layer = self._layers.get(module)
@@ -141,38 +162,34 @@ class Activations:
         return False
 
     def _capture(self, layer: Layer, suffix: str, module: nn.Module, values: Tensor, axis: int | None) -> None:
-        site = self._site("activation", layer, suffix)
-        capture = self._reduce(site, values, axis)
+        place = self._place("activation", layer, suffix)
+        capture = place.read(values, axis)
         pairs = None if suffix else saturated_pairs(module, values)
         if pairs is not None:
             capture.saturated.append(HostCopy(pairs))
-        self._add(("activation", site), capture)
+        self._add(place.key, capture)
         self._seen[id(values)] = (weakref.ref(values), values._version, axis)
         if values.requires_grad:
-            gradient_site = self._site("activation_gradient", layer, suffix)
-            values.register_hook(functools.partial(self._gradient_hook, gradient_site, axis))
+            place = self._place("activation_gradient", layer, suffix)
+            values.register_hook(functools.partial(self._gradient_hook, place, axis))
 
-    def _gradient(self, site: int, axis: int | None, gradient: Tensor) -> None:
-        if self._handle is None or self._stale:
-            return
-        self._add(("activation_gradient", site), self._reduce(site, gradient, axis))
-
-    def _reduce(self, site: int, values: Tensor, axis: int | None) -> Capture:
-        reader = self._readers.setdefault(site, Reader())
-        measured = reader.reduce((values,), counts=True, histogram=True)
-        return Capture([measured], [] if axis is None else [alive_units(values, axis, plain=reader.fits((values,)))])
+    def _gradient(self, place: _Place, axis: int | None, gradient: Tensor) -> None:
+        if self._handle is not None and not self._stale:
+            self._add(place.key, place.read(gradient, axis))
 
     def _add(self, key: tuple[str, int], part: Capture) -> None:
         """Adds one pass to a site; a pass that failed on the way leaves nothing."""
-        join_captures(self._captures, {key: part})
+        known = self._captures.setdefault(key, part)
+        if known is not part:
+            known.add(part)
 
-    def _site(self, signal: str, layer: Layer, suffix: str) -> int:
-        name = layer.path + suffix
-        known = self._sites.find(signal, name)
-        if known is None:
-            known = self._sites.add(Site(signal, name, layer.path, role=layer.kind, optimizer=layer.optimizer or ""))
-            self._owner[known] = layer.optimizer
-        return known
+    def _place(self, signal: str, layer: Layer, suffix: str) -> _Place:
+        key = (signal, layer.path, suffix)
+        if key not in self._places:
+            site = Site(signal, layer.path + suffix, layer.path, role=layer.kind, optimizer=layer.optimizer or "")
+            self._places[key] = place = _Place(signal, self._sites.add(site))
+            self._owner[place.key[1]] = layer.optimizer
+        return self._places[key]
 
     def _is_known(self, tensor: Tensor) -> bool:
         """Tells whether this very tensor was read in this step and not changed since."""
@@ -200,19 +217,23 @@ def join_captures(captures: Captures, more: Captures) -> None:
     for key, part in more.items():
         known = captures.setdefault(key, part)
         if known is not part:
-            known.measured += part.measured
-            known.alive += part.alive
-            known.saturated += part.saturated
+            known.add(part)
 
 
 def first_tensor(value: Any) -> Tensor | None:
     """Returns the first floating-point tensor of a nest of tuples, lists, mappings and dataclasses; None if none."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() and value.layout == torch.strided and value.numel() else None
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    elif hasattr(value, "__dataclass_fields__"):
-        value = tuple(getattr(value, name) for name in value.__dataclass_fields__)
-    if isinstance(value, (tuple, list)):
-        return next((found for item in value if (found := first_tensor(item)) is not None), None)
+    if not isinstance(value, (tuple, list)):
+        value = _parts(value)
+    for item in value:
+        found = first_tensor(item)
+        if found is not None:
+            return found
     return None
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, Mapping):
+        return tuple(value.values())
+    return tuple(getattr(value, name) for name in getattr(value, "__dataclass_fields__", ()))

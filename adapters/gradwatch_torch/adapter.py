@@ -68,7 +68,9 @@ class TorchAdapter:
             session.sites.add(targets.site("gradient", parameter, optimizer, status))
         self._losses = Losses()
         layers = self._layers(models, optimizers)
-        self._activations = Activations(session.sites, layers, session.recorder.guard)
+        self._activations = Activations(
+            session.sites, layers, session.recorder.guard, timed=session.schedule.budget is not None
+        )
         self._compiled = any(is_compiled(model) for model in models.values())
         if self._compiled:
             session.note("no activations were captured, because the model is compiled")

@@ -32,9 +32,13 @@ class Reader:
     """Reduces the tensors of one place at each step: what holds for all of them is found out once.
 
     Tensors that C may read as they lie cost no more than comparing what may have changed, and one call for all.
+
+    Attributes:
+        plain: whether the tensors that were read last are known to be such ones.
     """
 
     def __init__(self) -> None:
+        self.plain = False
         self._form: Form | None = None
 
     def reduce(self, tensors: Sequence[Tensor], *, counts: bool = False, histogram: bool = False) -> Measured:
@@ -47,7 +51,8 @@ class Reader:
 
     def lay_out(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """Returns what lies in this process's memory of tensors, ready for ``read``; None when C may not read it."""
-        if self._form is not None and self._form.fits(tensors):
+        self.plain = self._form is not None and self._form.fits(tensors)
+        if self.plain:
             return tensors
         with torch.no_grad():
             tensors = [local(tensor) for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class AliveUnits(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InMemory:
     units: Alive
 
@@ -68,6 +69,7 @@ class _OnDevice:
         return units
 
 
+@functools.lru_cache(maxsize=256)
 def unit_axis(kind: str, ndim: int, *, owns: bool, inherited: int | None = None) -> int | None:
     """Returns the axis of the units: the channel of convolutions and of what follows them, else the last.
 
@@ -97,8 +99,11 @@ def alive_units(values: Tensor, axis: int, *, plain: bool) -> AliveUnits:
 
 def _around(values: Tensor, axis: int) -> tuple[int, int, int]:
     """Returns the shape as [outer, units, inner] in storage order."""
-    order = range(values.ndim) if values.is_contiguous() else storage_order(values)
-    sizes, at = [values.shape[d] for d in order], order.index(axis)
+    if values.is_contiguous():
+        sizes, at = list(values.shape), axis
+    else:
+        order = storage_order(values)
+        sizes, at = [values.shape[d] for d in order], order.index(axis)
     return math.prod(sizes[:at]), sizes[at], math.prod(sizes[at + 1 :])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 from collections.abc import Sequence
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ HUGE: Final = 2**23
 them, and in three times with pages of 2 MB."""
 _ALIGNMENT: Final = 64
 
+_kind = attrgetter("shape", "dtype", "device")
+
 
 class Weights:
     """Reads the same parameters at each of the schedule's steps.
@@ -29,30 +32,34 @@ class Weights:
         self._parameters = parameters
         self._reader = Reader()
         self._copies: list[Tensor] = []
+        self._kinds: list[Any] = []
+        self._strides: list[tuple[int, ...]] = []
         self._copied = False
 
     def copy(self) -> None:
         """Remembers the weights as they are."""
         with torch.no_grad():
-            now = self._now()
-            if not _alike(now, self._copies):
-                self._copies = _room(now, plain=self._reader.fits(now))
+            now, plain = self._now()
+            kinds = list(map(_kind, now))
+            if kinds != self._kinds:
+                self._copies, self._kinds = _room(now, plain=plain), kinds
+                self._strides = list(map(Tensor.stride, self._copies))
             if now:
                 torch._foreach_copy_(self._copies, list(now))
         self._copied = True
 
     def forget(self) -> None:
         """Lets the copies go."""
-        self._copies, self._copied = [], False
+        self._copies, self._kinds, self._copied = [], [], False
 
     def update(self) -> Measured | None:
         """Reduces what was added since ``copy``; None when there is no copy, or of other weights."""
         copied, self._copied = self._copied, False
         with torch.no_grad():
-            now = self._now()
-            if not copied or not _alike(now, self._copies):
+            now, plain = self._now()
+            if not copied or list(map(_kind, now)) != self._kinds:
                 return None
-            if self._reader.fits(now) and all(map(_same_strides, now, self._copies)):
+            if plain and list(map(Tensor.stride, now)) == self._strides:
                 return self._reader.read(now, flags=native.COUNTS, minus=self._copies)
             torch._foreach_neg_(self._copies)
             torch._foreach_add_(self._copies, list(now))
@@ -62,20 +69,10 @@ class Weights:
         """Reduces the weights."""
         return self._reader.reduce(self._parameters)
 
-    def _now(self) -> Sequence[Tensor]:
+    def _now(self) -> tuple[Sequence[Tensor], bool]:
+        """Returns this rank's weights, and whether C may read them."""
         plain = self._reader.lay_out(self._parameters)
-        return [local(parameter) for parameter in self._parameters] if plain is None else plain
-
-
-def _alike(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> bool:
-    return len(tensors) == len(copies) and all(
-        tensor.shape == copy.shape and tensor.dtype == copy.dtype and tensor.device == copy.device
-        for tensor, copy in zip(tensors, copies, strict=True)
-    )
-
-
-def _same_strides(tensor: Tensor, copy: Tensor) -> bool:
-    return tensor.stride() == copy.stride()
+        return ([local(parameter) for parameter in self._parameters], False) if plain is None else (plain, True)
 
 
 def _room(tensors: Sequence[Tensor], *, plain: bool) -> list[Tensor]:
