@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,8 @@ from tests.zoo.recipe import Recipe
 Array = NDArray[Any]
 VOCABULARY: Final = 64
 """Tokens of the synthetic language; the later half is rare."""
+IGNORED: Final = -100
+"""The label of what the loss leaves out."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ def _tabular(name: str) -> Data:
     if name == "diabetes":
         return Data(inputs, _standard(np.asarray(loaded.target, np.float32))[:, None], 0)
     return Data(inputs, np.asarray(loaded.target, np.int64), len(set(loaded.target)))
+
+
+def _few() -> Data:
+    """Every seventh of the digits: a set whose whole is a batch of ordinary size."""
+    digits = _tabular("digits")
+    return Data(digits.inputs[::7], digits.targets[::7], digits.classes)
 
 
 def _standard(values: Array) -> Array:
@@ -97,6 +105,7 @@ def _tokens() -> Data:
 
 SOURCES: Final[dict[str, Callable[[], Data]]] = {
     **{name: functools.partial(_tabular, name) for name in ("digits", "breast_cancer", "wine", "diabetes")},
+    "few": _few,
     "teacher": _teacher,
     "exact": _exact,
     "heavy": _heavy,
@@ -113,16 +122,38 @@ def source(name: str) -> Data:
 
 def micro_batches(recipe: Recipe) -> list[list[Batch]]:
     """Returns the micro-batches of every step, with the events that change them."""
-    data, random = source(recipe.data), np.random.default_rng(recipe.seed)
-    size = len(data.inputs)
+    data, random = _trapped(recipe, source(recipe.data)), np.random.default_rng(recipe.seed)
     per_step = []
     for step in range(recipe.steps):
+        pool = _pool(recipe, step, data)
         rows = []
         for _ in range(recipe.accumulate):
-            chosen = np.arange(size) if recipe.batch == 0 else random.integers(0, size, recipe.batch)
+            chosen = pool if recipe.batch == 0 else pool[random.integers(0, len(pool), recipe.batch)]
             rows.append(_spoiled(recipe, step, data.inputs[chosen], data.targets[chosen]))
         per_step.append(rows)
     return per_step
+
+
+def _trapped(recipe: Recipe, data: Data) -> Data:
+    """Wrong labels, missing numbers behind the end of an example, or tokens that stand for nothing."""
+    random, size = np.random.default_rng(21), len(data.inputs)
+    if recipe.trap == "label-noise":
+        wrong = random.random(data.targets.shape) < 0.25
+        return replace(data, targets=np.where(wrong, random.integers(0, data.classes, wrong.shape), data.targets))
+    if recipe.trap == "nan-padding":
+        width = data.inputs.shape[1]
+        ends = width - random.integers(0, 3, size) * (width // 8)
+        return replace(data, inputs=np.where(np.arange(width) < ends[:, None], data.inputs, np.float32(np.nan)))
+    if recipe.trap == "padding":
+        behind = np.arange(data.inputs.shape[1]) >= random.integers(6, 13, size)[:, None]
+        return replace(data, inputs=np.where(behind, 0, data.inputs), targets=np.where(behind, IGNORED, data.targets))
+    return data
+
+
+def _pool(recipe: Recipe, step: int, data: Data) -> Array:
+    """The examples that a step may draw; alternating steps draw from one half of the classes each."""
+    everything = np.arange(len(data.inputs))
+    return everything[data.targets % 2 == step % 2] if recipe.trap == "alternating" else everything
 
 
 def _spoiled(recipe: Recipe, step: int, inputs: Array, targets: Array) -> Batch:

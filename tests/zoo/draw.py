@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tests.zoo.families import FAMILIES, RATES
+from tests.zoo.families import FAMILIES, LOOPS, RATES
 from tests.zoo.faults import FAULTS
 from tests.zoo.recipe import Recipe
 from tests.zoo.traps import needs_torch, trapped
@@ -18,6 +18,9 @@ JAX_SHARE: Final = 0.35
 """Share of JAX in the faults that both frameworks can have; most of such a case's time goes into compiling."""
 JAX_SHARE_HEALTHY: Final = 0.6
 """The same of the healthy families that both frameworks have, which are the fewer."""
+
+OWN_SHARE: Final = 0.5
+"""Share of the healthy cases whose trap is none of those that every family has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,9 @@ def healthy(random: np.random.Generator, turn: int) -> Draw:
     family = list(FAMILIES)[turn % len(FAMILIES)]
     framework = _framework(random, FAMILIES[family].frameworks, JAX_SHARE_HEALTHY)
     traps = [trap for trap in FAMILIES[family].traps if framework == "torch" or not needs_torch(trap)]
-    return _drawn(random, framework, family, "", _choice(random, traps))
+    own = [trap for trap in traps if trap not in LOOPS]
+    special = own and random.random() < OWN_SHARE
+    return _drawn(random, framework, family, "", _choice(random, own if special else traps))
 
 
 def _drawn(random: np.random.Generator, framework: str, name: str, fault: str, trap: str) -> Draw:

@@ -70,28 +70,33 @@ class Family:
 
 
 _SMOOTH = ("relu", "tanh", "gelu", "silu", "leaky")
+_BATCHES = ("full-batch", "small-batch", "batch-one", "label-noise", "alternating")
+_NUMBERS = ("hard-batch", "mild-start", "nan-padding")
 _NETWORK = (
-    "dropout",
-    "zero-head",
-    "full-batch",
-    "small-batch",
-    "tiny-loss",
-    "frozen-prefix",
-    "ema",
-    "bf16-amp",
-    "scaler",
+    *(*_BATCHES, *_NUMBERS, "zero-head", "dropout", "tiny-loss", "high-rate", "hard-clip", "raw-before-norm"),
+    *("frozen-prefix", "frozen-backbone", "ema", "evaluates", "bf16-amp", "scaler", "scaler-search"),
+    *("top-k", "bf16", "big-weight", "confident", "converging"),
 )
-_REGRESSION = ("", "warmup", "cosine", "drops", "full-batch", "accumulate", "clip", "ema")
+_PICTURES = ("label-noise", "batch-one", "alternating", "hard-batch", "mild-start", "zero-head", "evaluates")
+_SEQUENCES = ("label-noise", "small-batch", "nan-padding", "alternating", "zero-head", "hard-clip")
+_REGRESSION = ("", "warmup", "cosine", "drops", "full-batch", "small-batch", "accumulate", "clip", "ema", "mild-start")
 
 FAMILIES: Final[dict[str, Family]] = {
-    "linear": Family(("diabetes", "teacher", "exact"), (1, 1), (1,), ("linear",), traps=_REGRESSION, frameworks=ALL),
+    "linear": Family(
+        ("diabetes", "teacher", "exact"),
+        (1, 1),
+        (1,),
+        ("linear",),
+        traps=(*_REGRESSION, "batch-one", "converging", "hard-batch", "nan-padding"),
+        frameworks=ALL,
+    ),
     "logistic": Family(
         ("digits", "breast_cancer", "wine", "heavy"),
         (1, 1),
         (1,),
         ("linear",),
         optimizers=(*COMMON, "lbfgs"),
-        traps=(*LOOPS, "full-batch", "small-batch", "ema", "zero-head"),
+        traps=(*LOOPS, *_BATCHES, *_NUMBERS, "ema", "zero-head", "high-rate", "converging", "confident"),
         frameworks=ALL,
     ),
     "mlp": Family(
@@ -99,7 +104,7 @@ FAMILIES: Final[dict[str, Family]] = {
         (2, 6),
         activations=_SMOOTH,
         norms=("", "", "batch", "layer"),
-        traps=(*LOOPS, *_NETWORK, "top-k", "bf16", "big-weight"),
+        traps=(*LOOPS, *_NETWORK),
         frameworks=ALL,
         optimizers=(*COMMON, "lbfgs"),
     ),
@@ -108,15 +113,37 @@ FAMILIES: Final[dict[str, Family]] = {
         (8, 16),
         (24, 32),
         ("relu", "tanh"),
-        traps=(*LOOPS, "rezero", "residual", "hundred", "scaled-before-norm"),
+        traps=(*LOOPS, "rezero", "residual", "hundred", "scaled-before-norm", "stochastic-depth", "hard-clip"),
         frameworks=ALL,
         pace=0.4,
     ),
-    "cnn": Family(("digits",), (3, 5), (8, 12), ("relu", "leaky", "gelu"), ("", "batch"), traps=(*LOOPS, "ema")),
-    "resnet": Family(("digits",), (2, 3), (8, 12), norms=("batch",), traps=(*LOOPS, "zero-gamma")),
-    "rnn": Family(("digits",), (8, 8), (16, 24), ("tanh",), traps=(*LOOPS, "fused"), frameworks=ALL),
-    "gru": Family(("digits",), (8, 8), (16, 24), ("tanh",), traps=(*LOOPS, "fused"), optimizers=ADAPTIVE),
-    "lstm": Family(("digits",), (8, 8), (16, 24), ("tanh",), traps=(*LOOPS, "fused"), optimizers=ADAPTIVE),
+    "cnn": Family(
+        ("digits",),
+        (3, 5),
+        (8, 12),
+        ("relu", "leaky", "gelu"),
+        ("", "batch"),
+        traps=(*LOOPS, *_PICTURES, "ema", "frozen-prefix", "frozen-backbone"),
+        frameworks=ALL,
+    ),
+    "resnet": Family(
+        ("digits",),
+        (2, 3),
+        (8, 12),
+        norms=("batch",),
+        traps=(*LOOPS, "zero-gamma", "stochastic-depth", "label-noise", "hard-batch", "zero-head", "evaluates"),
+    ),
+    "rnn": Family(("digits",), (8, 8), (16, 24), ("tanh",), traps=(*LOOPS, *_SEQUENCES, "fused"), frameworks=ALL),
+    "gru": Family(("digits",), (8, 8), (16, 24), ("tanh",), traps=(*LOOPS, *_SEQUENCES, "fused"), optimizers=ADAPTIVE),
+    "lstm": Family(
+        ("digits",),
+        (8, 8),
+        (16, 24),
+        ("tanh",),
+        traps=(*LOOPS, *_SEQUENCES, "fused", "open-gates"),
+        optimizers=ADAPTIVE,
+        frameworks=ALL,
+    ),
     "transformer": Family(
         ("digits", "tokens"),
         (1, 3),
@@ -124,15 +151,18 @@ FAMILIES: Final[dict[str, Family]] = {
         ("relu", "gelu"),
         ("pre", "post"),
         optimizers=ADAPTIVE,
-        traps=(*LOOPS, "dropout", "tied", "bf16-amp"),
+        traps=(
+            *(*LOOPS, "dropout", "tied", "bf16-amp", "stochastic-depth", "zero-branch", "zero-head", "padding"),
+            *("label-noise", "hard-clip"),
+        ),
         frameworks=ALL,
     ),
-    "vae": Family(("digits",), (4, 4), optimizers=ADAPTIVE, activations=_SMOOTH, traps=_REGRESSION),
+    "vae": Family(("digits",), (4, 4), optimizers=ADAPTIVE, activations=_SMOOTH, traps=_REGRESSION, frameworks=ALL),
     "gan": Family(("teacher",), (4, 4), (24, 32), optimizers=("adam",), traps=("",), pace=0.5, learns=False),
     "policy": Family(("digits",), (2, 3), optimizers=ADAPTIVE, traps=("", "clip"), learns=False),
     "moe": Family(("digits",), (3, 3), activations=_SMOOTH, traps=(*LOOPS, "unused-expert")),
     "lora": Family(("digits",), (3, 3), optimizers=ADAPTIVE, traps=LOOPS, pace=2.0),
-    "embedding": Family(("tokens",), (3, 3), optimizers=ADAPTIVE, traps=LOOPS, pace=3.0),
+    "embedding": Family(("tokens",), (3, 3), optimizers=ADAPTIVE, traps=(*LOOPS, "padding", "scaler"), pace=3.0),
     "tied": Family(("digits",), (3, 3), activations=("tanh", "relu"), traps=_REGRESSION),
     "multitask": Family(("digits",), (2, 4), activations=_SMOOTH, traps=(*LOOPS, "turns")),
 }

@@ -110,17 +110,31 @@ def growing_stream(recipe: Recipe, random: Random) -> Planted:
     return Planted(sick, twin, tuple(range(hidden_layers(twin) + 1)))
 
 
+def closed_gates(recipe: Recipe, random: Random) -> Planted:
+    """A forget gate whose bias closes it, and a class that the first of 24 steps tells."""
+    twin = replace(recipe, data="memory", forget=3.0, steps=100)
+    return Planted(replace(twin, forget=-float(random.uniform(3, 5))), twin, (0, 1))
+
+
+def _rectified(recipe: Recipe) -> tuple[int, ...]:
+    """Positions of the layers behind which a nonlinearity stands."""
+    layers = range(hidden_layers(recipe))
+    if recipe.family == "transformer":
+        return tuple(i for i in layers if i % 4 == 3)
+    return tuple(i for i in layers if (recipe.family, i) != ("vae", 2))
+
+
 def dead_from_start(recipe: Recipe, random: Random) -> Planted:
     """Biases so low that no unit of a ReLU layer is ever active."""
     twin = _clean(recipe, activation="relu")
-    position = int(random.integers(0, hidden_layers(recipe)))
+    position = int(random.choice(_rectified(recipe)))
     return Planted(replace(twin, bias=((position, -float(random.uniform(20, 60))),)), twin, (position,))
 
 
 def dead_later(recipe: Recipe, random: Random) -> Planted:
     """The same, in the middle of training."""
     twin = _clean(recipe, activation="relu")
-    step, position = late(recipe, random), int(random.integers(0, hidden_layers(recipe)))
+    step, position = late(recipe, random), int(random.choice(_rectified(recipe)))
     event = Event(step, "bias", position, -float(random.uniform(30, 90)))
     return Planted(replace(twin, events=(event,)), twin, (position,), step)
 
@@ -193,14 +207,15 @@ FAULTS: Final[dict[str, Fault]] = {
     "wrong-gain": Fault("vanishing", wrong_gain, ("plain",), SHRUNK, optimizers=DESCENT),
     "shrinking-step": Fault("vanishing", shrinking_step, CHAINS, SHRUNK, optimizers=DESCENT),
     "short-memory": Fault("vanishing", short_memory, ("rnn",), SHRUNK, optimizers=("adam", "rmsprop")),
+    "closed-gates": Fault("vanishing", closed_gates, ("lstm",), SHRUNK, optimizers=("adam", "rmsprop")),
     "growing-layer": Fault("exploding", growing_layer, CHAINS, GROWN, optimizers=DESCENT),
     "growing-layers": Fault("exploding", growing_layers, PLAIN, GROWN, optimizers=DESCENT),
     "growing-later": Fault("exploding", growing_later, CHAINS, GROWN, optimizers=DESCENT),
     "growing-step": Fault("exploding", growing_step, CHAINS, GROWN, optimizers=DESCENT),
     "growing-memory": Fault("exploding", growing_memory, ("rnn",), GROWN, optimizers=("sgd", "adam")),
     "growing-stream": Fault("exploding", growing_stream, ("resnet",), GROWN, optimizers=DESCENT, frameworks=("torch",)),
-    "dead-from-start": Fault("dead-units", dead_from_start, CHAINS, DEAD),
-    "dead-later": Fault("dead-units", dead_later, CHAINS, DEAD),
+    "dead-from-start": Fault("dead-units", dead_from_start, (*CHAINS, "vae", "transformer"), DEAD),
+    "dead-later": Fault("dead-units", dead_later, (*CHAINS, "vae", "transformer"), DEAD),
     "dead-everywhere": Fault("dead-units", dead_everywhere, CHAINS, DEAD),
     "dead-by-shock": Fault("dead-units", dead_by_shock, PLAIN, DEAD, frozenset({"update-too-large"}), ("sgd",)),
     "saturated-weights": Fault("saturated", saturated_weights, PLAIN, PACKED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -13,11 +14,12 @@ from tests.zoo.families import hidden_layers
 from tests.zoo.fault import Fault, Planted, Random, inner, late
 from tests.zoo.faults_signal import CHAINS, CUTS, DESCENT, GROWN, PLAIN
 from tests.zoo.recipe import Effect, Event, Recipe
+from tests.zoo.recording import record
 
 Plant = Callable[[Recipe, Random], Planted]
 TORCH: Final = ("torch",)
 CALM: Final = (*DESCENT, "adam", "adamw")
-WIDE: Final = (*CHAINS, "logistic", "resnet", "transformer", "vae", "rnn", "moe", "embedding")
+WIDE: Final = (*CHAINS, "logistic", "resnet", "transformer", "vae", "rnn", "gru", "lstm", "moe", "embedding")
 LARGE: Final = frozenset({"exploding", "nonfinite", "oscillating", "dead-units", "spike", "saturated", "vanishing"})
 MISFED: Final = LARGE | {"update-too-large"}
 
@@ -137,6 +139,34 @@ def uncentred_inputs(recipe: Recipe, random: Random) -> Planted:
     return Planted(replace(twin, input_shift=shift), twin)
 
 
+@functools.cache
+def _steepness(recipe: Recipe) -> float:
+    """The largest curvature of a loss that is square in what is trained, by four steps that go far beyond its edge.
+
+    A step at rate r multiplies the error along a curvature c by 1 - r c, so the steepest direction soon is all.
+    """
+    errors = record(replace(recipe, rate=50.0, steps=5)).deltas["head"]
+    return (1 + errors[4].rms / errors[3].rms) / 50.0
+
+
+def edge_of_head(recipe: Recipe, random: Random) -> Planted:
+    """A head on frozen features that are far from centred, under gradient descent at the edge of its steepness."""
+    frozen = tuple(range(hidden_layers(recipe)))
+    # In torch what asks for no gradient has none; in JAX no gradient is let through to what is labelled as still.
+    stop = () if recipe.framework == "torch" else (Effect(frozen[-1], "detach"),)
+    twin = replace(recipe, data="few", loss="mse", batch=0, norm="", untrained=frozen, effects=stop)
+    limit = 2 / _steepness(twin)
+    twin = replace(twin, rate=0.3 * limit)
+    return Planted(replace(twin, rate=limit * float(random.uniform(0.998, 1.012))), twin)
+
+
+def clipped_sum(recipe: Recipe, random: Random) -> Planted:
+    """A loss made thousands of times larger, with a rate to match, under a clip that nobody adapted."""
+    factor = 10.0 ** float(random.uniform(3, 4))
+    twin = replace(recipe, loss_weight=factor, rate=recipe.rate / factor)
+    return Planted(replace(twin, clip=1.0), twin)
+
+
 def tight_clip(recipe: Recipe, random: Random) -> Planted:
     """A limit of the gradient's norm thousands of times below what the gradient is."""
     return Planted(replace(recipe, clip=10.0 ** float(random.uniform(-4, -2.3))), recipe)
@@ -192,7 +222,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "divide": Fault("nonfinite", operation("divide"), CUTS),
     "sqrt": Fault("nonfinite", operation("sqrt"), PLAIN),
     "exp": Fault("nonfinite", operation("exp"), CHAINS, frozenset({"exploding"})),
-    "nan-inputs": Fault("nonfinite", nan_inputs, (*CHAINS, "linear", "logistic", "vae", "rnn")),
+    "nan-inputs": Fault("nonfinite", nan_inputs, (*CHAINS, "linear", "logistic", "vae", "rnn", "lstm")),
     "zero-logarithm": Fault("nonfinite", zero_logarithm, ("logistic", "mlp", "cnn", "rnn", "transformer")),
     "half-parameters": Fault(
         "underflow",
@@ -230,9 +260,17 @@ FAULTS: Final[dict[str, Fault]] = {
     "uncentred": Fault(
         "oscillating", uncentred_inputs, ("linear", "logistic"), GROWN | {"plumbing"}, optimizers=("sgd",)
     ),
+    "edge-of-head": Fault("oscillating", edge_of_head, ("mlp", "plain", "cnn", "rnn"), GROWN, optimizers=("sgd",)),
     "tight-clip": Fault(
         "clipping",
         tight_clip,
+        (*CHAINS, "resnet", "rnn", "logistic"),
+        frozenset({"update-too-small"}),
+        optimizers=DESCENT,
+    ),
+    "clipped-sum": Fault(
+        "clipping",
+        clipped_sum,
         (*CHAINS, "resnet", "rnn", "logistic"),
         frozenset({"update-too-small"}),
         optimizers=DESCENT,

@@ -144,6 +144,13 @@ def recovered(trace: Trace, onset: int) -> bool:
     return bool(after.size and np.isfinite(after).all() and after[-3:].mean() < 3 * before)
 
 
+def survived(trace: Trace, onset: int) -> bool:
+    """Whether the loss is back within ten steps, to a quarter above what it was before the onset."""
+    before = float(np.median(trace.losses[onset - 10 : onset]))
+    after = np.asarray(trace.losses[onset + 5 : onset + 15])
+    return bool(after.size and float(np.median(after)) < 1.25 * before)
+
+
 def _over_time(trace: Trace, t: int) -> list[float]:
     return [rows[t].rms for name, rows in trace.deltas.items() if "@" in name and len(rows) > t]
 

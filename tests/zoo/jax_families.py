@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from flax import linen, nnx
 
 from tests.zoo.data import source
@@ -59,6 +60,9 @@ class EquinoxNetwork(eqx.Module):
     """Layers in lists, named ``hidden.3``; a layer is for one example and is mapped over a batch."""
 
     encoder: Any = None
+    mean: Any = None
+    logvar: Any = None
+    decoder: Any = None
     cell: Any = None
     embed: Any = None
     attend: Any = None
@@ -122,6 +126,8 @@ def _listed(module: Any, recipe: Recipe, between: str) -> dict[str, Apply]:
 def _linen(part: Part) -> linen.Module:
     if part.kind == "embed":
         return linen.Embed(part.inside, part.outside)
+    if part.kind == "conv":
+        return linen.Conv(part.outside, (3, 3))
     return linen.Dense(part.outside) if part.kind == "dense" else linen.LayerNorm()
 
 
@@ -130,6 +136,8 @@ def _nnx(part: Part, rngs: nnx.Rngs) -> Any:
         return nnx.Embed(part.inside, part.outside, rngs=rngs)
     if part.kind == "norm":
         return nnx.LayerNorm(part.outside, rngs=rngs)
+    if part.kind == "conv":
+        return nnx.Conv(part.inside, part.outside, (3, 3), rngs=rngs)
     return nnx.Linear(part.inside, part.outside, rngs=rngs)
 
 
@@ -138,11 +146,16 @@ def _equinox(part: Part, key: jax.Array) -> Any:
         return eqx.nn.Embedding(part.inside, part.outside, key=key)
     if part.kind == "norm":
         return eqx.nn.LayerNorm(part.outside)
+    if part.kind == "conv":
+        return eqx.nn.Conv2d(part.inside, part.outside, 3, padding=1, key=key)
     return eqx.nn.Linear(part.inside, part.outside, key=key)
 
 
 def _mapped(layer: Any) -> Apply:
     def apply(x: jax.Array) -> jax.Array:
+        if isinstance(layer, eqx.nn.Conv2d):  # channels stand first there
+            made: jax.Array = jnp.moveaxis(jax.vmap(layer)(jnp.moveaxis(x, -1, 1)), 1, -1)
+            return made
         over = layer
         for _ in range(x.ndim if isinstance(layer, eqx.nn.Embedding) else x.ndim - 1):
             over = jax.vmap(over)

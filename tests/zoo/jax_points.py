@@ -35,13 +35,18 @@ class Points:
     """The points of one forward pass.
 
     With ``taps``, a zero is added to every output, by which the loss can be differentiated, and what passes is kept
-    in ``outputs`` and ``seen``.
+    in ``outputs`` and ``seen``. What a network adds to the loss is its ``penalty``.
     """
 
     def __init__(self, recipe: Recipe, step: jax.Array, taps: Mapping[str, jax.Array] | None = None) -> None:
         self._recipe, self._step, self._taps = recipe, step, taps
         self.outputs: dict[str, jax.Array] = {}
         self.seen: dict[str, jax.Array] = {}
+        self.penalty: jax.Array = jnp.zeros(())
+
+    def key(self, place: int) -> jax.Array:
+        """Returns a key for random numbers of this step, one a place in the network."""
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self._recipe.seed), self._step), place)
 
     def output(self, layer: str, values: jax.Array) -> jax.Array:
         """Passes the outputs of a layer."""

@@ -41,7 +41,7 @@ class JaxProgram:
         self.recipe, self.chain = recipe, chain_of(recipe, between)
         params, self.apply = make(recipe, jax.random.key(recipe.seed))
         self.params = initialised(params, recipe, self.chain)
-        self.optimizer = _optimizer(recipe)
+        self.optimizer = _optimizer(recipe, self.params, self.chain)
         self.state = (self.optimizer.init(self.params), jax.tree.map(jnp.zeros_like, self.params))
         self.step: Step = jax.jit(self._step)
 
@@ -62,7 +62,9 @@ class JaxProgram:
         inputs, targets, factor, step = batch
         out = self.apply(params, _like(inputs, params), points).astype(jnp.float32)
         out = jax.nn.sigmoid(out) if self.recipe.squash else out
-        if jnp.issubdtype(targets.dtype, jnp.floating):
+        if self.recipe.family == "vae":
+            task, right = jnp.mean((out - inputs) ** 2) + 0.05 * points.penalty, jnp.float32(jnp.nan)
+        elif jnp.issubdtype(targets.dtype, jnp.floating):
             task, right = jnp.mean((out - targets) ** 2), jnp.float32(jnp.nan)
         else:
             task, right = self._classified(out.reshape(-1, out.shape[-1]), targets.ravel(), step)
@@ -123,11 +125,19 @@ def _like(inputs: Any, params: Any) -> jax.Array:
     return array.astype(kind) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
-def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+def _optimizer(recipe: Recipe, params: Any, chain: tuple[str, ...]) -> optax.GradientTransformation:
     table = jnp.asarray(rates(recipe), jnp.float32)
     parts = [OPTIMIZERS[recipe.optimizer](lambda count: table[count])]
     if recipe.weight_decay:
         parts.insert(0, optax.add_decayed_weights(recipe.weight_decay))
     if recipe.clip != float("inf"):
         parts.insert(0, optax.clip_by_global_norm(recipe.clip))
-    return optax.chain(*parts) if len(parts) > 1 else parts[0]
+    made = optax.chain(*parts) if len(parts) > 1 else parts[0]
+    if recipe.untrained:
+        still = {chain[i] for i in recipe.untrained}
+        labels = changed(params, lambda layer, *_: "still" if layer in still else "trained")
+        # Labels may come in a module that can be called, which optax would take for a function that labels.
+        made = optax.multi_transform({"trained": made, "still": optax.set_to_zero()}, lambda _: labels)
+    if recipe.accumulate > 1:
+        made = optax.MultiSteps(made, recipe.accumulate).gradient_transformation()
+    return made

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.zoo.recipe import Recipe
 
-Change = Callable[[str, str, jax.Array], jax.Array]
+Change = Callable[[str, str, jax.Array], Any]
 
 
 def place(path: tuple[Any, ...]) -> tuple[str, str]:
@@ -40,11 +40,12 @@ def initialised(params: Any, recipe: Recipe, chain: tuple[str, ...]) -> Any:
         position = chain.index(layer) if layer in chain else -1
         hidden = 0 <= position < len(chain) - 1
         value = np.asarray(leaf, np.float32)
-        if hidden and leaf.ndim == 2 and name != "embedding":
+        if hidden and leaf.ndim >= 2 and name in ("kernel", "weight"):
             value = _drawn(recipe, name, value, random)
             if recipe.recurrent and layer == "cell":
                 value = recipe.recurrent * _orthogonal(random, value.shape)
-        if leaf.ndim == 2:
+        if name in ("kernel", "weight", "embedding") and leaf.ndim >= 2:
+            value = value * (recipe.trap != "zero-branch" or not layer.startswith(("project", "down")))
             value = value * (recipe.gain if hidden else 1.0) * gains.get(position, 1.0)
             value = value * (0.0 if recipe.trap == "zero-head" and layer == "head" else 1.0)
         elif name == "bias" and position >= 0:
@@ -70,10 +71,13 @@ def happened(params: Any, recipe: Recipe, chain: tuple[str, ...], step: int) -> 
 
 
 def _drawn(recipe: Recipe, name: str, value: Any, random: np.random.Generator) -> Any:
-    inside, outside = value.shape if name == "kernel" else value.shape[::-1]
+    first, last = value.shape[0], value.shape[-1]
+    outside = last if name == "kernel" else first
+    inside = value.size // outside
     if recipe.init == "he":
         return random.normal(size=value.shape) * (2 / inside) ** 0.5
     if recipe.init == "glorot":
+        outside *= value[..., 0, 0].size if name == "kernel" else value[0, 0].size
         return random.normal(size=value.shape) * (2 / (inside + outside)) ** 0.5
     return _orthogonal(random, value.shape) if recipe.init == "orthogonal" else value
 

@@ -50,7 +50,15 @@ def sound(recipe: Recipe, trace: Trace) -> str:
     # Under a dynamic loss scaler, gradients that are not finite are how it finds its scale.
     if harm.first_nonfinite(trace) is not None and not (recipe.scaler and np.isfinite(trace.losses).all()):
         return "something is not finite"
-    return _learning(recipe, trace) or _parts(recipe, trace)
+    return _learning(recipe, trace) or _parts(recipe, trace) or _spikes(recipe, trace)
+
+
+def _spikes(recipe: Recipe, trace: Trace) -> str:
+    """What happens to a healthy run has to show, and the run to survive it."""
+    steps = [event.step for event in recipe.events if event.size > 1]
+    if any(harm.peak(trace, step) < 2 for step in steps):
+        return "no spike to survive"
+    return "" if all(harm.survived(trace, step) for step in steps) else "a spike leaves a mark"
 
 
 def _learning(recipe: Recipe, trace: Trace) -> str:

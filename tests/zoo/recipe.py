@@ -63,7 +63,7 @@ class Recipe:
         schedule: ``constant warmup cosine drops restarts``.
         precision: ``fp32``; ``bf16 fp16`` parameters and all; ``bf16-amp fp16-amp`` as autocast does.
         scaler: whether a dynamic loss scaler is used.
-        accumulate: micro-batches a step.
+        accumulate: micro-batches a step; in JAX, steps an update.
         clip: limit of the global gradient norm, infinite for none.
         batch: examples a micro-batch; 0 for all of them.
         steps: optimizer steps.

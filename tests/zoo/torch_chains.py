@@ -11,6 +11,9 @@ from torch.nn import functional
 from tests.zoo.recipe import Recipe
 from tests.zoo.torch_network import Network
 
+RESIDUAL = ("residual", "stochastic-depth")
+"""Traps that make residual blocks of the layers of a chain."""
+
 
 class Chain(Network):
     """Hidden linear layers and a head; without hidden layers linear or logistic regression."""
@@ -25,8 +28,6 @@ class Chain(Network):
         self.head = nn.Linear(sizes[-1], self.outputs)
         self.gates = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in self.hidden if recipe.trap == "rezero"])
         self.finish([*(f"hidden.{i}" for i in range(len(self.hidden))), "head"])
-        if recipe.trap == "zero-head":
-            nn.init.zeros_(self.head.weight)
 
     def signal(self, inputs: Tensor) -> Tensor:
         """Passes the hidden layers in order."""
@@ -38,15 +39,17 @@ class Chain(Network):
         return self.points.output("head", self.head(x))
 
     def _block(self, i: int, layer: nn.Module, x: Tensor) -> Tensor:
+        same = x.shape[1] == self.recipe.width
+        if same and self.drops():
+            return x
         h = self.points.output(f"hidden.{i}", layer(x))
         h = self.norms[i](h) if self.norms else h
         h = self.act(f"hidden.{i}", h)
         if self.recipe.trap == "dropout" or self.recipe.plumbing == "eval-mode":
             h = functional.dropout(h, 0.2, self.training)
-        same = h.shape == x.shape
         if self.recipe.trap == "rezero":
             return x + self.gates[i] * h if same else h
-        return x + h / len(self.hidden) ** 0.5 if self.recipe.trap == "residual" and same else h
+        return x + h / len(self.hidden) ** 0.5 if self.recipe.trap in RESIDUAL and same else h
 
 
 class Convolutional(Network):
@@ -98,7 +101,7 @@ class Residual(Network):
         """Adds every block to the stream."""
         x = self.act("stem", self.points.output("stem", self.stem(inputs.unflatten(1, (1, 8, 8)))))
         for i in range(len(self.blocks)):
-            x = functional.relu(x + self._branch(i, x))
+            x = x if self.drops() else functional.relu(x + self._branch(i, x))
         return self.points.output("head", self.head(x.mean((2, 3))))
 
     def _branch(self, i: int, x: Tensor) -> Tensor:

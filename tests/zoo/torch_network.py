@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.zoo.data import Batch, source
+from tests.zoo.data import IGNORED, Batch, source
 from tests.zoo.recipe import Recipe
 from tests.zoo.torch_points import ACTIVATIONS, Points
 
 GAINS = {"relu": 2.0**0.5, "gelu": 2.0**0.5, "silu": 2.0**0.5, "leaky": 2.0**0.5, "tanh": 1.0, "sigmoid": 1.0}
+
+DROPPED = 0.2
+"""Probability with which stochastic depth leaves a block out."""
 
 
 class Network(nn.Module):
@@ -40,7 +43,8 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, after the output nonlinearity if there is one."""
-        out = self.signal(inputs)
+        # What is missing behind the end of an example is masked off before the first layer.
+        out = self.signal(torch.nan_to_num(inputs) if self.recipe.trap == "nan-padding" else inputs)
         return ACTIVATIONS[self.recipe.squash](out) if self.recipe.squash else out
 
     def finish(self, chain: list[str]) -> None:
@@ -51,6 +55,8 @@ class Network(nn.Module):
             self._initialise(self.get_submodule(name))
         with torch.no_grad():
             self._plant()
+        if self.recipe.trap == "zero-head":
+            nn.init.zeros_(cast("Tensor", self.get_submodule("head").weight))
 
     def skips(self, layer: str) -> bool:
         """Tells whether the forward pass leaves a layer out."""
@@ -59,6 +65,10 @@ class Network(nn.Module):
     def act(self, layer: str, values: Tensor) -> Tensor:
         """Passes the nonlinearity behind a layer."""
         return self.points.units(layer, ACTIVATIONS[self.recipe.activation](values))
+
+    def drops(self) -> bool:
+        """Draws whether stochastic depth leaves a block out of this step."""
+        return self.recipe.trap == "stochastic-depth" and self.training and float(torch.rand(())) < DROPPED
 
     def losses(self, batch: Batch) -> tuple[Tensor, float]:
         """Returns the loss of the task and the share of right answers, NaN where there are none."""
@@ -70,7 +80,7 @@ class Network(nn.Module):
         if targets.is_floating_point():
             return functional.mse_loss(out.float(), targets), float("nan")
         flat, labels = out.flatten(0, -2).float(), targets.flatten()
-        right = float((flat.argmax(-1) == labels).float().mean())
+        right = float((flat.argmax(-1) == labels)[labels != IGNORED].float().mean())
         if self.recipe.loss == "mse":
             return functional.mse_loss(flat, functional.one_hot(labels, flat.shape[-1]).float()), right
         if self.recipe.loss.startswith("log-zero"):

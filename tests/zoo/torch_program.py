@@ -35,7 +35,7 @@ class TorchProgram:
         for position in recipe.untrained:
             self.model.weight_of(position).requires_grad_(False)
         self.optimizers = optimizers(self.model, recipe)
-        self.scaler = torch.amp.GradScaler("cpu") if recipe.scaler else None
+        self.scaler = torch.amp.GradScaler("cpu", _scale(recipe)) if recipe.scaler else None
         self._batches, self._rates = micro_batches(recipe), rates(recipe)
         self._average = copy.deepcopy(self.model) if recipe.trap == "ema" else None
 
@@ -45,6 +45,8 @@ class TorchProgram:
         for step in range(self.recipe.steps):
             self._happen(step)
             observer.begin(step)
+            if self.recipe.trap == "evaluates" and step % 10 == 9:
+                self._evaluate(step)
             for optimizer, losses in self._turns():
                 set_rate(optimizer, float(self._rates[step]))
                 loss, task, accuracy, clip = self._step(step, optimizer, losses, observer)
@@ -61,6 +63,13 @@ class TorchProgram:
         if isinstance(self.model, Adversarial):
             return [(self.optimizers[0], self.model.discriminate), (self.optimizers[1], self.model.losses)]
         return [(self.optimizers[0], self.model.losses)]
+
+    def _evaluate(self, step: int) -> None:
+        """Passes the step's batch in evaluation mode, without gradients."""
+        self.model.eval()
+        with torch.no_grad():
+            self.model.losses(self._batches[step][0])
+        self.model.train()
 
     def _happen(self, step: int) -> None:
         self.model.points.step = step
@@ -137,3 +146,8 @@ class TorchProgram:
         with torch.no_grad():
             for slow, fast in zip(average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 0.1)
+
+
+def _scale(recipe: Recipe) -> float:
+    """The first scale of a dynamic scaler: torch's default, or one so large that its first steps are skipped."""
+    return 2.0 ** (24 if recipe.trap == "scaler-search" else 16)

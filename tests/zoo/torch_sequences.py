@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class Recurrent(Network):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.length = {"digits": 8, "memory": 24}[recipe.data]
+        self.length = {"digits": 8, "few": 8, "memory": 24}[recipe.data]
         width = recipe.width
         self.encoder = nn.Linear(self.features // self.length, width)
         self.fused = recipe.trap == "fused"
@@ -76,6 +77,10 @@ class Transformer(Network):
             self.head.weight = self.embed.weight
         names = ("attend", "project", "up", "down")
         self.finish(["embed", *(f"blocks.{i}.{name}" for i in range(recipe.depth) for name in names), "head"])
+        if recipe.trap == "zero-branch":
+            for name in self.chain:
+                if name.endswith(("project", "down")):
+                    nn.init.zeros_(cast("Tensor", self.get_submodule(name).weight))
 
     def signal(self, inputs: Tensor) -> Tensor:
         """Runs the blocks in order; tokens are masked causally with minus infinity."""
@@ -91,6 +96,8 @@ class Transformer(Network):
 
     def _residual(self, norm: nn.Module, x: Tensor, part: object, i: int, block: nn.ModuleDict) -> Tensor:
         assert callable(part)
+        if self.drops():
+            return x
         if self.recipe.norm == "post":
             made: Tensor = norm(x + part(i, block, x))
             return made
