@@ -62,12 +62,12 @@ def show_faulty(draw: Draw) -> dict[str, Any]:
     """Plants, judges, and asks the tools."""
     fault = FAULTS[draw.fault]
     planted = fault.plant(draw.base, generator(draw))
-    sick, twin = record(planted.sick), record(planted.twin)
+    (sick, spent), (twin, spent_on_twin) = _recorded(planted.sick), _recorded(planted.twin)
     ruling = rule(fault.kind, planted, sick, twin)
     if not ruling.confirmed:
         return {"id": str(draw), "reason": ruling.reason}
     # The oracle has found the twin sound: it is one more healthy run.
-    runs = {"runs": [_asked(planted.sick, sick)], "twin": _asked(planted.twin, twin)}
+    runs = {"runs": [_asked(planted.sick, sick, spent)], "twin": _asked(planted.twin, twin, spent_on_twin)}
     truth = {
         "required": sorted({fault.kind} | fault.also),
         "tolerated": sorted(fault.tolerated),
@@ -81,21 +81,27 @@ def show_healthy(draw: Draw) -> dict[str, Any]:
     runs = []
     for i in range(SEEDS):
         recipe = replace(draw.base, seed=draw.seed + i)
-        trace = record(recipe)
+        trace, spent = _recorded(recipe)
         reason = sound(recipe, trace)
         if reason:
             return {"id": str(draw), "reason": reason}
-        runs.append(_asked(recipe, trace))
+        runs.append(_asked(recipe, trace, spent))
     return {**_described(draw), "runs": runs}
 
 
-def _asked(recipe: Recipe, trace: Trace) -> dict[str, Any]:
+def _recorded(recipe: Recipe) -> tuple[Trace, float]:
+    started = time.process_time()
+    return record(recipe), _since(started)
+
+
+def _asked(recipe: Recipe, trace: Trace, spent: float) -> dict[str, Any]:
+    """Asks all tools about a run whose record took so many seconds of one core."""
     started = time.process_time()
     answers = {name: _answer(tool, recipe) for name, tool in TOOLS.items()}
     claims = {name: found for name, (found, _) in answers.items()}
     errors = {name: error for name, (_, error) in answers.items() if error}
-    seconds = _since(started)
     claims |= {name: rival(trace) for name, rival in RIVALS.items()}
+    seconds = round(spent + _since(started), 3)
     said = {name: [asdict(claim) for claim in found] for name, found in claims.items()}
     return {"claims": said, "errors": errors, "seconds": seconds}
 

@@ -52,7 +52,7 @@ def sizes(records: Sequence[Record]) -> dict[str, Any]:
         "empty slots": len(records) - len(filled),
         "draws rejected": len(rejected),
         "runs on which a tool failed": sum(bool(run["errors"]) for run in runs),
-        "longest run under gradwatch (s)": max((run["seconds"] for run in runs), default=0.0),
+        "longest run, its record and all tools (s of one core)": max((run["seconds"] for run in runs), default=0.0),
         "reasons": dict(Counter(_reason(rejection["reason"]) for rejection in rejected).most_common()),
     }
 
