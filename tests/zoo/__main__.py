@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.zoo import case, halves, page, table
+from tests.zoo import case, halves, page, published, table
 from tests.zoo.draw import Draw
+
+README: Final = Path(__file__).with_name("README.md")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     written = path.with_suffix(".txt")
     written.write_text(table.text(records, title), encoding="utf-8")
     path.with_suffix(".html").write_text(page.html(records, title), encoding="utf-8")
+    if parsed.publish:
+        published.write(README, records, title)
     print(written.read_text(encoding="utf-8"))
     return 0
 
@@ -43,9 +47,10 @@ def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, 
     numbers = {slot.number for slot in wanted}
     yield from (record for number, record in known.items() if number in numbers)
     missing = [slot for slot in wanted if slot.number not in known]
-    done, started = len(wanted) - len(missing), time.monotonic()
+    done, started, commit = len(wanted) - len(missing), time.monotonic(), halves.commit()
     with multiprocessing.get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
-        for record in pool.imap_unordered(case.run, missing):
+        for found in pool.imap_unordered(case.run, missing):
+            record = {"commit": commit, **found}
             file.write(json.dumps(record) + "\n")
             file.flush()
             done += 1
@@ -86,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--half", choices=("dev", "test"), default="dev")
     run.add_argument("--part", default="1/1", help="such as 1/20: the first of twenty parts")
     run.add_argument("--jobs", type=int, default=2)
+    run.add_argument("--publish", action="store_true", help="write the figures into the README of the zoo as well")
     run.add_argument("--out", type=Path, default=Path("runs/zoo"))
     commands.add_parser("case", help="run one draw again and print its record").add_argument("id")
     return parser

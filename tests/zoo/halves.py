@@ -48,6 +48,15 @@ def part(whole: list[Slot], index: int, count: int) -> list[Slot]:
     return whole[index - 1 :: count]
 
 
+def commit() -> str:
+    """Returns the checked-out commit, with a plus when gradwatch differs from it; "unknown" without git."""
+    try:
+        changed = _git("status", "--porcelain", "--", "gradwatch", "adapters")
+        return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (RuntimeError, FileNotFoundError):
+        return "unknown"
+
+
 def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

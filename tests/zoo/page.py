@@ -35,10 +35,12 @@ def html(records: Sequence[Record], title: str) -> str:
         f"<h2>Tools</h2>{_drawn(_tools(records), first=True)}",
         _rows(("tool", *table.HEADINGS), table.by_tool(records)),
     ]
+    parts.append(_rows(("a whole half has", "wanted", "found", "met"), table.requirements(records)))
     for by in ("kind", "family", "framework"):
         parts.append(f"<h2>gradwatch by {by}</h2>")
         parts += [_drawn(_groups(records, by))] if by != "framework" else []
         parts.append(_rows((by, *table.HEADINGS), table.by_group(records, by)))
+    parts.append(f"<h2>What is in it</h2>{_rows(table.BREADTH, table.breadth(records))}")
     parts.append(f"<h2>Rejected draws</h2>{_rows(('reason', 'draws'), [[r, str(n)] for r, n in reasons.items()])}")
     parts.append(f"<h2>Cases</h2>{_cases(records)}")
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
