@@ -12,6 +12,7 @@ from gradwatch.rules.frozen import Frozen
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.oscillating import Oscillating
 from gradwatch.rules.rule import Rule
+from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.spike import Spike
 from gradwatch.rules.update_too_large import UpdateTooLarge
 from gradwatch.rules.update_too_small import UpdateTooSmall
@@ -20,6 +21,7 @@ from gradwatch.rules.vanishing import Vanishing
 RULES: Final[tuple[type[Rule], ...]] = (
     NonFinite,
     DeadUnits,
+    Saturated,
     Disconnected,
     Frozen,
     Vanishing,

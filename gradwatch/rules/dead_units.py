@@ -21,6 +21,12 @@ SHARE: Final = 0.5
 SAMPLES: Final = 3
 SPAN: Final = 8
 """Samples in a row, and the steps that they span at least, on which units have to be silent."""
+FEWEST: Final = 4
+"""Units that have to be dead, unless all are: half of a bottleneck of four units is no statistic."""
+NEARLY: Final = 0.75
+"""Share from which on a layer cannot do its part, however well the others learn."""
+LEARNS: Final = -0.5
+"""Change of the loss since the start, at which a layer that keeps some of its units is a notice."""
 REVIVED: Final = 0.4
 """Share below which a layer counts as revived; between this and ``SHARE`` it stays what it was."""
 BATCHES: Final = 8
@@ -40,7 +46,8 @@ class DeadUnits:
     example, and units that a mask, a cut or a zero weight behind them keeps from learning, which are not 0.
     The culprit is the lowest layer that is wholly silent, else the lowest: what lies below a layer that is wholly
     silent gets no gradient because of it.
-    Severity: critical when a layer is wholly silent and the loss, if logged, does not improve; else warning.
+    Severity: critical when a layer is wholly silent and the loss, if logged, does not improve; notice when less than
+    ``NEARLY`` are silent while the loss fell by half; else warning.
     Source: Lu et al. 2019, Dying ReLU and Initialization; thresholds calibrated on plain, convolutional and normalised
     nets, sparse ones and wide ones.
     Advice: learning rate, bias and initialisation, leaky nonlinearities.
@@ -58,7 +65,8 @@ class DeadUnits:
         self._since: Index = np.zeros(0, dtype=np.int64)
         self._held: Mask = np.zeros(0, dtype=np.bool_)
         self._share: Float = np.zeros(0)
-        self._push: Float = np.zeros(0)
+        self._mean: Float = np.zeros(0)
+        self._size: Float = np.zeros(0)
         self._before: Float = np.zeros(0)
         self._stopped: Index = np.zeros(0, dtype=np.int64)
         self._ratios: deque[float] = deque(maxlen=RECENT)
@@ -77,7 +85,9 @@ class DeadUnits:
         if view.activation is None:
             self._suspect(view)
             return
-        self._take(view.step, silence(view, self._ways(view)))
+        found = silence(view, self._ways(view))
+        if found is not None:
+            self._take(view.step, found)
 
     def findings(self) -> list[Finding]:
         """Returns at most one finding."""
@@ -96,7 +106,7 @@ class DeadUnits:
         size = len(layout.layers)
         for name, fill in (("_run", 0), ("_batches", 0), ("_since", 0), ("_held", False), ("_stopped", -1)):
             setattr(self, name, padded(getattr(self, name), size, fill))
-        for name in ("_share", "_push", "_before"):
+        for name in ("_share", "_mean", "_size", "_before"):
             setattr(self, name, padded(getattr(self, name), size, 0.0))
 
     def _follow_stops(self, view: StepView) -> None:
@@ -124,14 +134,14 @@ class DeadUnits:
         self._batches[at] = np.where(found.batch >= SHARE, self._batches[at] + 1, 0)
         counted = np.isfinite(lasting) & ((self._batches[at] > BATCHES) | ~(lasting <= found.batch))
         share = np.where(counted, lasting, found.batch)
-        sick = share >= SHARE
+        sick = (share >= SHARE) & ((share == 1) | (share * found.units >= FEWEST))
         self._begin(step, at, share, sick & (run == 0), counted)
         run = np.where(sick, run + 1, np.where(np.isnan(share), run, 0))
         lasts = (run >= SAMPLES) & (step - self._since[at] >= SPAN)
         self._run[at] = run
         self._held[at] = lasts | (self._held[at] & ~(share < REVIVED))
         self._share[at] = np.where(np.isnan(share), self._share[at], share)
-        self._push[at] = found.push
+        self._mean[at], self._size[at] = found.mean, found.size
         self._steps.append(step)
         if self._held.any():
             self._last, self.alarmed = step, True
@@ -148,20 +158,20 @@ class DeadUnits:
         layout, history = self._history.layout, self._history
         rank = layout.rank()
         sick = sorted(np.flatnonzero(self._held).tolist(), key=lambda layer: int(rank[layer]))
-        culprit = next((layer for layer in sick if self._share[layer] == 1), sick[0])
-        whole = bool(self._share[culprit] == 1)
+        culprit = next((layer for layer in sick if self._whole(layer)), sick[0])
+        whole = self._whole(culprit)
         names = in_depth_order(layout, [*sick, *(self._below(layout, culprit) if whole else ())], culprit)
         confidence, reason = without_loss(history)
-        if not whole and (history.loss_change() or 0.0) < -SHARE:
+        learns = (history.loss_change() or 0.0) < LEARNS
+        if learns:
             confidence, reason = "medium", "the loss still improves"
-        stuck = history.loss_change() is None or history.loss_is_flat()
         return Finding(
             kind=self.kind,
-            severity="critical" if whole and stuck else "warning",
+            severity=self._severity(culprit, learns),
             title=_title(called(names[0]), float(self._share[culprit]), len(sick)),
             layer=names[0],
             layers=names,
-            first_step=int(self._since[culprit]),
+            first_step=int(self._since[sick].min()),
             last_step=self._last,
             evidence=self._evidence(layout, culprit, sick),
             cause=self._cause(layout, culprit),
@@ -171,6 +181,16 @@ class DeadUnits:
             confidence_reason=reason,
             figure=Figure("activation", "silent_units"),
         )
+
+    def _whole(self, layer: int) -> bool:
+        """Tells whether no gradient passes a layer any more."""
+        return bool(self._share[layer] == 1 or (self._share[layer] >= NEARLY and self._stopped[layer] >= 0))
+
+    def _severity(self, culprit: int, learns: bool) -> str:
+        if self._whole(culprit):
+            stuck = self._history.loss_change() is None or self._history.loss_is_flat()
+            return "critical" if stuck else "warning"
+        return "notice" if learns and self._share[culprit] < NEARLY else "warning"
 
     def _below(self, layout: Layout, culprit: int) -> list[int]:
         """Returns the layers towards the input that get no gradient either."""
@@ -183,10 +203,11 @@ class DeadUnits:
             f"{self._share[culprit]:.0%} of the units of {name} are 0 for every example and get a gradient of exactly "
             f"0, on {count(int(self._run[culprit]), 'sample')} in a row; {SHARE:.0%} are too many.",
         ]
-        if self._push[culprit] < 0:
+        mean, size = float(self._mean[culprit]), float(self._size[culprit])
+        if mean < 0:
             evidence.append(
-                f"Before the nonlinearity its values average {number(float(self._push[culprit]))} times their spread: "
-                "they lie below 0."
+                f"Before the nonlinearity its values average {number(mean)}, and their sizes {number(size)}: "
+                f"{'all' if mean < -0.9 * size else 'most'} of them lie below 0."
             )
         if len(sick) > 1:
             others = [layer for layer in sick if layer != culprit]

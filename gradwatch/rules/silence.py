@@ -7,18 +7,22 @@ from typing import Final
 
 import numpy as np
 
-from gradwatch.rules.layout import Index, Mask
+from gradwatch.rules.layout import Index
 from gradwatch.rules.passages import Passages
 from gradwatch.rules.view import Rows, StepView
-from gradwatch.statistics import Float, Integer
+from gradwatch.statistics import LOWEST_EXPONENT, Float, Integer
 
-LIVE: Final = 0.15
-"""Share of zeros that the units which do answer have at least, because ReLU cuts about half of their values: fewer
-zeros than silent units and these together can make show zero gradients of another origin, such as underflow."""
+LIVE: Final = 0.3
+"""Share of zeros that the units which do answer have at least, because ReLU cuts about half of their values. With
+fewer, the zero gradients come from elsewhere, such as underflow; or the signal is so weak that each unit is always on
+or always off, as its bias has it, which is no death."""
 ACCIDENT: Final = 0.05
 """Share of units that may be silent in one batch by chance."""
-CENTRED: Final = -0.25
-"""Mean over spread of the values before the nonlinearity, above which they lie around 0."""
+CUT: Final = 0.25
+"""Share of the size of the values before a nonlinearity that lies above 0, from which on something else than ReLU made
+all of them 0: a rounding or a comparison."""
+KEPT: Final = 0.7
+"""Share of what lies above 0 that has to arrive: where less does, units are chosen, as by top-k, and do not die."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +32,50 @@ class Silence:
     Attributes:
         batch: share of units that are silent in this batch.
         lasting: share of units that were so on the last 8 sampled batches, where the adapter counts it.
-        push: mean of the values before the nonlinearity over their spread.
+        units: outputs of the layer for an example, or a position.
+        mean, size: of the values before the nonlinearity: their mean, and the mean of their sizes.
     """
 
     batch: Float
     lasting: Float
-    push: Float
+    units: Float
+    mean: Float
+    size: Float
 
 
-def silence(view: StepView, ways: Passages) -> Silence:
-    """Measures each layer of the chain that another one follows; where activations are not captured, all is unknown.
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What stands behind each layer, at the place with the most zeros: their share, units silent for long, the mean."""
+
+    zeros: Float
+    silent: Float
+    mean: Float
+
+
+def silence(view: StepView, ways: Passages) -> Silence | None:
+    """Measures each layer of the chain that another one follows; None where activations are not captured.
 
     The zeros of a nonlinearity show at what lies between the layer and the next, or at the next one's input; the lost
     gradient shows in the vectors of the layer and of norms behind it, one entry a unit, whose exact zeros say which
-    units got none in this batch. Both have to agree. A layer that is silent as a whole has no other gradient either.
+    units got none in this batch. Both have to agree, and the zeros have to be those that ReLU makes of the values
+    before it. A layer that is silent as a whole has no other gradient either.
     """
     inputs, outputs = view.activation_input, view.activation
     if inputs is None or outputs is None:
-        nothing = np.full(len(ways.chain), np.nan)
-        return Silence(nothing, nothing, nothing)
-    own = outputs.n[ways.chain].astype(np.float64)
-    # Where the next layer in the order of use takes more than this one gives, it takes it from elsewhere.
-    follows = ways.next_input(inputs.n.astype(np.float64)) <= own
-    push = _push(outputs, ways.last)
-    batch = _agreed(
-        without_gradient(view, ways), _behind(ways, inputs, outputs, "zeros", "n", follows), own / ways.units
-    )
-    # What lies around 0 and is 0 behind the nonlinearity was rounded or cut.
-    batch[(batch == 1) & (push > CENTRED) & (outputs.absmax[ways.last] < 1)] = 0.0
-    delta = ways.highest(share(outputs.silent_delta_units, outputs.units))
-    lasting = np.minimum(_behind(ways, inputs, outputs, "silent_units", "units", follows), delta)
-    return Silence(batch, lasting, push)
+        return None
+    behind = _behind(ways, inputs, outputs)
+    mean = _means(outputs)[ways.last]
+    size = np.clip(_sizes(outputs, ways.last), np.abs(mean), outputs.rms[ways.last])
+    above = (size + mean) / 2
+    examples = outputs.n[ways.chain] / ways.units
+    batch = _agreed(without_gradient(view, ways), behind.zeros, examples)
+    lasting = np.minimum(behind.silent, ways.highest(share(outputs.silent_delta_units, outputs.units)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alive = (behind.zeros - lasting) / (1 - lasting)
+        other = np.where(batch == 1, above > CUT * size, behind.mean < KEPT * above)
+    batch[other] = 0.0
+    lasting[(lasting < 1) & (other | (alive < LIVE))] = 0.0
+    return Silence(batch, lasting, ways.units, mean, size)
 
 
 def without_gradient(view: StepView, ways: Passages) -> Float:
@@ -82,18 +99,41 @@ def _agreed(stopped: Float, zeros: Float, examples: Float) -> Float:
     return found
 
 
-def _behind(ways: Passages, inputs: Rows, outputs: Rows, part: str, whole: str, follows: Mask) -> Float:
-    """Returns the largest share behind each layer, up to the next one's input."""
-    taken = ways.next_input(share(getattr(inputs, part), getattr(inputs, whole)))
-    inner = ways.highest(share(getattr(outputs, part), getattr(outputs, whole)), inner=True)
-    return np.fmax(np.where(follows, taken, np.nan), inner)
+def _behind(ways: Passages, inputs: Rows, outputs: Rows) -> _Behind:
+    inner = ways.layer != ways.chain[ways.at]
+    # Where the next layer in the order of use takes more than this one gives, it takes it from elsewhere.
+    follows = np.flatnonzero(ways.next_input(inputs.n.astype(np.float64)) <= outputs.n[ways.chain])
+    at = np.concatenate([ways.at[inner], follows])
+    parts = [(outputs, ways.layer[inner]), (inputs, ways.after[follows])]
+    zeros, silent, means = (
+        np.concatenate([column(rows)[layers] for rows, layers in parts]) for column in (_zeros, _silent, _means)
+    )
+    order = np.argsort(np.nan_to_num(zeros, nan=-1.0), kind="stable")
+    found = np.full((3, len(ways.chain)), np.nan)
+    for row, values in zip(found, (zeros, silent, means), strict=True):
+        row[at[order]] = values[order]
+    return _Behind(*found)
 
 
-def _push(outputs: Rows, last: Index) -> Float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = outputs.sum[last] / np.maximum(outputs.n[last] - outputs.bad[last], 1)
-        push: Float = mean / np.sqrt(np.maximum(outputs.rms[last] ** 2 - mean**2, 0))
-    return push
+def _zeros(rows: Rows) -> Float:
+    return share(rows.zeros, rows.n)
+
+
+def _silent(rows: Rows) -> Float:
+    return share(rows.silent_units, rows.units)
+
+
+def _means(rows: Rows) -> Float:
+    mean: Float = rows.sum / np.maximum(rows.n - rows.bad, 1)
+    return mean
+
+
+def _sizes(rows: Rows, layers: Index) -> Float:
+    """Returns the mean size of elements from their counts by octave, within which they are spread evenly in log."""
+    counts = rows.histogram[layers].astype(np.float64)
+    octaves = np.exp2(np.arange(counts.shape[1]) + LOWEST_EXPONENT - 1.0) / np.log(2)
+    mean: Float = counts @ octaves / np.maximum(counts.sum(axis=1) + np.maximum(rows.zeros[layers], 0), 1)
+    return mean
 
 
 def share(part: Integer, whole: Integer) -> Float:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import Block, StepRecord
-from gradwatch.statistics import NULL, UnitCounts
+from gradwatch.statistics import NULL, UnitCounts, histogram
 from tests.core.chain import BATCH, WIDTH, Chain
 
 USUAL = 0.5
@@ -72,8 +72,18 @@ def _activation(
     rms = values.l2 / np.sqrt(values.n)
     n = np.full(2 * layers, examples * WIDTH)
     zeros = np.concatenate([np.zeros(layers), [0.0], behind[:-1]])
-    mean = np.concatenate([np.where(silent == 1, -0.9, 0.0), np.zeros(layers)]) * rms
-    statistics = replace(values, n=n, l2=rms * np.sqrt(n), sum=mean * n, zeros=(zeros * n).astype(np.int64))
+    before = -0.95 * silent * rms[:layers]
+    # All values are about as large as their rms; of those that are not silent, half lie above 0.
+    above = (rms[:layers] + before) / 2
+    mean = np.concatenate([before, [0.0], above[:-1]])
+    statistics = replace(
+        values,
+        n=n,
+        l2=rms * np.sqrt(n),
+        sum=mean * n,
+        zeros=(zeros * n).astype(np.int64),
+        histogram=np.stack([histogram(size) for size in rms]) * n[:, None].astype(np.uint32),
+    )
     units = None if counted is None else _units(np.array([counted.get(i, 0.0) for i in range(layers)]))
     return replace(block, statistics=statistics, units=units)
 
