@@ -162,7 +162,7 @@ class Activations:
         return False
 
     def _capture(self, layer: Layer, suffix: str, module: nn.Module, values: Tensor, axis: int | None) -> None:
-        place = self._place("activation", layer, suffix)
+        place = self._place("activation", layer, suffix, values.dtype)
         capture = place.read(values, axis)
         pairs = None if suffix else saturated_pairs(module, values)
         if pairs is not None:
@@ -170,7 +170,7 @@ class Activations:
         self._add(place.key, capture)
         self._seen[id(values)] = (weakref.ref(values), values._version, axis)
         if values.requires_grad:
-            place = self._place("activation_gradient", layer, suffix)
+            place = self._place("activation_gradient", layer, suffix, values.dtype)
             values.register_hook(functools.partial(self._gradient_hook, place, axis))
 
     def _gradient(self, place: _Place, axis: int | None, gradient: Tensor) -> None:
@@ -183,10 +183,11 @@ class Activations:
         if known is not part:
             known.add(part)
 
-    def _place(self, signal: str, layer: Layer, suffix: str) -> _Place:
+    def _place(self, signal: str, layer: Layer, suffix: str, dtype: torch.dtype) -> _Place:
         key = (signal, layer.path, suffix)
         if key not in self._places:
-            site = Site(signal, layer.path + suffix, layer.path, role=layer.kind, optimizer=layer.optimizer or "")
+            name, kind = layer.path + suffix, str(dtype).removeprefix("torch.")
+            site = Site(signal, name, layer.path, layer.kind, dtype=kind, optimizer=layer.optimizer or "")
             self._places[key] = place = _Place(signal, self._sites.add(site))
             self._owner[place.key[1]] = layer.optimizer
         return self._places[key]

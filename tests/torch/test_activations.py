@@ -253,6 +253,20 @@ def test_gradients_at_activations_are_unscaled(fused: bool) -> None:
     assert np.array_equal(scaled.histogram, plain.histogram)
 
 
+def test_sites_know_the_format_of_what_autocast_makes() -> None:
+    """Outputs that autocast makes in a 16-bit format are noted in it, and its parameters in their own."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with capture(model, optimizer) as captured:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(torch.randn(16, 6))
+        out.float().square().mean().backward()
+        optimizer.step()
+    formats = {(site.signal, site.name): site.dtype for site in captured.session.sites}
+    assert formats["activation", "0"] == formats["activation_gradient", "0"] == "bfloat16"
+    assert formats["activation", "0:input"] == formats["gradient", "0.weight"] == "float32"
+
+
 def test_no_hook_is_on_between_sampled_steps() -> None:
     """The global forward hook exists only from the step before a sampled one to its end."""
     model = nn.Linear(4, 4)
