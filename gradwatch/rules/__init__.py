@@ -11,6 +11,7 @@ from gradwatch.rules.exploding import Exploding
 from gradwatch.rules.frozen import Frozen
 from gradwatch.rules.nonfinite import NonFinite
 from gradwatch.rules.oscillating import Oscillating
+from gradwatch.rules.plumbing import Plumbing
 from gradwatch.rules.rule import Rule
 from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.spike import Spike
@@ -31,6 +32,7 @@ RULES: Final[tuple[type[Rule], ...]] = (
     Oscillating,
     Spike,
     Clipping,
+    Plumbing,
 )
 """Every kind that is judged; a new one is a file and a line here."""
 

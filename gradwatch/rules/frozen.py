@@ -20,8 +20,8 @@ PERSIST: Final = 10
 ABOVE_ROUNDING: Final = 16.0
 """Times half a unit in the last place of the weights, which the expected update exceeds: then it cannot be lost."""
 MOST: Final = 0.6
-"""Share of the elements of all weight matrices, in half of the layers or more, from which freezing is a way of
-training: adapters, attention alone."""
+"""Share of the elements of all weight matrices, in two layers or more, from which freezing is a way of training:
+adapters, attention alone."""
 
 
 class Frozen:
@@ -87,7 +87,7 @@ class Frozen:
             return self._untrained.findings()
         owners, layers = set(layout.layer_of[matrix].tolist()), set(layout.layer_of[frozen].tolist())
         order = [layer for layer in layout.depth.tolist() if layer in owners]
-        most = layout.numel[frozen].sum() >= MOST * layout.numel[matrix].sum() and 2 * len(layers) >= len(owners)
+        most = len(layers) > 1 and layout.numel[frozen].sum() >= MOST * layout.numel[matrix].sum()
         found = stretches(order, layers)
         return [
             *(self._finding(layout, frozen, at, chosen=bool(most) or at[0] == order[0]) for at in found),

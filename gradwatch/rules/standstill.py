@@ -93,5 +93,5 @@ def _beyond_rounding(view: StepView) -> bool:
         return True
     size = weight.rms if weight is not None else view.layout.initial_rms
     step = view.facts.get("learning_rate", 0.0) * np.minimum(gradient.rms, 1.0)
-    margin = np.where(trained & view.layout.matrix, step / (ABOVE_ROUNDING * view.layout.rounding * size), np.nan)
-    return median(margin) > 1
+    margin = step - ABOVE_ROUNDING * view.layout.rounding * size
+    return median(margin[trained & view.layout.matrix]) > 0

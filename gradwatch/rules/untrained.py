@@ -15,7 +15,7 @@ from gradwatch.rules.view import StepView
 PASSES: Final = 5
 """Samples with a gradient at the layer's output, and an activation gradient other than 0 there."""
 MOST: Final = 0.6
-"""Share of the elements, in half of the layers or more, from which freezing is a way of training."""
+"""Share of the elements, in two layers or more, from which freezing is a way of training."""
 
 
 class Untrained:
@@ -53,7 +53,7 @@ class Untrained:
         order = [layer for layer in layout.depth.tolist() if layer in owners]
         layers = set(layout.layer_of[still].tolist())
         most = layout.numel[layout.untrained].sum() >= MOST * layout.numel[every].sum()
-        if not layers or (most and 2 * len(set(layout.layer_of[layout.untrained].tolist())) >= len(owners)):
+        if not layers or (most and len(set(layout.layer_of[layout.untrained].tolist())) > 1):
             return []
         found = [stretch for stretch in stretches(order, layers) if stretch[0] != order[0]]
         found = [stretch for stretch in found if stretch[-1] != order[-1] or len(stretch) == 1]
