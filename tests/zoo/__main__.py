@@ -15,14 +15,19 @@ from typing import Any, Final
 from tests.zoo import case, halves, page, published, table
 from tests.zoo.draw import Draw
 
+ONE_CORE: Final = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
+"""Settings of the processes to come, each of which has one core."""
 README: Final = Path(__file__).with_name("README.md")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parsed = _parser().parse_args(arguments)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for the processes to come: each has one core
-        os.environ.setdefault(name, "1")
+    for name, value in ONE_CORE.items():
+        os.environ.setdefault(name, value)
     if parsed.command == "case":
         return _one(parsed.id)
     index, count = (int(number) for number in parsed.part.split("/"))
@@ -48,7 +53,10 @@ def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, 
     yield from (record for number, record in known.items() if number in numbers)
     missing = [slot for slot in wanted if slot.number not in known]
     done, started, commit = len(wanted) - len(missing), time.monotonic(), halves.commit()
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
+    with (
+        multiprocessing.get_context("spawn").Pool(jobs, case.prepare) as pool,
+        path.open("a", encoding="utf-8") as file,
+    ):
         for found in pool.imap_unordered(case.run, missing):
             record = {"commit": commit, **found}
             file.write(json.dumps(record) + "\n")
