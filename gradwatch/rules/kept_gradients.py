@@ -86,16 +86,17 @@ class _Rows(NamedTuple):
 
 
 def _rows(samples: list[tuple[int, Float, Float]]) -> _Rows:
-    """Returns the equations of both laws, the left side last."""
+    """Returns the equations of both laws, the left side last, over the gradient's size so that each step counts."""
     kept, plain = [np.zeros((0, 3))], [np.zeros((0, 3))]
     for (first, _, one), (second, _, two), (third, gradient, three) in zip(
         samples, samples[1:], samples[2:], strict=False
     ):
         if third == first + 2 == second + 1 and len(one) == len(three):
-            rows = np.stack([two - one, gradient, three - two], axis=1)
-            kept.append(rows[np.isfinite(rows).all(axis=1)])
-            rows = np.stack([two, gradient, three], axis=1)
-            plain.append(rows[np.isfinite(rows).all(axis=1)])
+            seen = np.isfinite(gradient) & np.isfinite(three - two) & np.isfinite(one)
+            size = float(np.linalg.norm(gradient[seen]))
+            if size > 0:
+                kept.append(np.stack([two - one, gradient, three - two], axis=1)[seen] / size)
+                plain.append(np.stack([two, gradient, three], axis=1)[seen] / size)
     return _Rows(np.concatenate(kept), np.concatenate(plain))
 
 

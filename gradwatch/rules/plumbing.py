@@ -43,9 +43,8 @@ class Plumbing:
         self._kept = KeptGradients()
         self._norms = BatchNorms()
         self._scales = Scales()
-        self._repeats = Persistence(5, 12)
-        self._changes = Persistence(5, 12)
-        self._twice: int | None = None
+        self._repeats = Persistence(3, 12)
+        self._repeated_before = True
         self._before: tuple[Float, Float, Float] | None = None
 
     def observe(self, view: StepView) -> None:
@@ -58,7 +57,7 @@ class Plumbing:
     def findings(self) -> list[Finding]:
         """Returns one finding for each mistake."""
         found = [*self._kept_gradients(), *self._batch_norm(), *self._scale()]
-        if self._twice is not None and not found:
+        if self._repeats.ever and not found:
             found.append(self._repeated())
         return found
 
@@ -76,9 +75,8 @@ class Plumbing:
         if before is None or len(before[0]) != len(here[0]) or view.update is None or self._history.still:
             return
         same = all(np.array_equal(one, other, equal_nan=True) for one, other in zip(before, here, strict=True))
-        repeats = self._repeats.observe(view.step, same and bool((rows.absmax > 0).any()))
-        if self._changes.observe(view.step, not same) and repeats and self._twice is None:
-            self._twice = self._repeats.onset
+        self._repeats.observe(view.step, same and not self._repeated_before and bool((rows.absmax > 0).any()))
+        self._repeated_before = same
 
     def _kept_gradients(self) -> list[Finding]:
         by_sums = self._kept.holds.ever
@@ -180,7 +178,7 @@ class Plumbing:
     def _repeated(self) -> Finding:
         return self._finding(
             "Steps apply the very gradients of the step before",
-            (f"All gradients equal those of the step before in every digit, from step {self._twice} on.",),
+            (f"All gradients equal those of the step before in every digit, from step {self._repeats.onset} on.",),
             "The optimizer's step is called more often than the backward pass.",
             ("Call the step once after each backward pass.",),
             "After the fix successive gradients differ.",
