@@ -24,10 +24,11 @@ AFTER: Final = 10
 def excess(value: float, before: Sequence[float]) -> tuple[float, float, float]:
     """Returns by what factor a value exceeds the median of those before it, in how many deviations, and their maximum.
 
-    Deviations are those of log10, by the median absolute deviation, so that heavy tails count as habit.
+    All are 0 for a value that does not exceed the maximum, as nearly all do not. Deviations are those of log10, by the
+    median absolute deviation, so that heavy tails count as habit.
     """
     known = [x for x in before if 0 < x < math.inf]
-    if not known or not 0 < value < math.inf:
+    if not known or not max(known) < value < math.inf:
         return 0.0, 0.0, 0.0
     size = np.log10(known)
     centre = float(np.median(size))
