@@ -9,6 +9,7 @@ from typing import Final
 from gradwatch.findings import SEVERITIES, Finding
 
 FOLLOWS: Final[dict[str, frozenset[str]]] = {
+    "underflow": frozenset({"disconnected", "frozen", "vanishing", "update-too-small", "update-too-large", "plumbing"}),
     "exploding": frozenset(
         {
             "nonfinite",
@@ -40,9 +41,9 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
     ),
     "dead-units": frozenset({"disconnected", "exploding", "vanishing", "update-too-small"}),
     "saturated": frozenset({"exploding", "vanishing", "update-too-small"}),
-    "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "underflow", "plumbing"}),
+    "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "plumbing"}),
     "frozen": frozenset({"update-too-small", "plumbing"}),
-    "vanishing": frozenset({"update-too-small", "frozen", "underflow", "dead-units"}),
+    "vanishing": frozenset({"update-too-small", "frozen", "dead-units"}),
     "clipping": frozenset({"update-too-small"}),
     "nonfinite": frozenset({"exploding", "update-too-large", "vanishing", "spike", "dead-units", "update-too-small"}),
 }

@@ -15,6 +15,7 @@ from gradwatch.rules.plumbing import Plumbing
 from gradwatch.rules.rule import Rule
 from gradwatch.rules.saturated import Saturated
 from gradwatch.rules.spike import Spike
+from gradwatch.rules.underflow import Underflow
 from gradwatch.rules.update_too_large import UpdateTooLarge
 from gradwatch.rules.update_too_small import UpdateTooSmall
 from gradwatch.rules.vanishing import Vanishing
@@ -23,6 +24,7 @@ RULES: Final[tuple[type[Rule], ...]] = (
     NonFinite,
     DeadUnits,
     Saturated,
+    Underflow,
     Disconnected,
     Frozen,
     Vanishing,

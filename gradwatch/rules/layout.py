@@ -42,6 +42,8 @@ class Layout:
         matrix: trained weights of two or more dimensions, the only ones in depth and ratio rules, shape [p].
         weight: trained or missing parameters in the role of a weight, shape [p].
         shapes: shape [p] of tuples, as a list.
+        half: parameters of which the format, or that of their layer's activations, is float16: their gradients lose
+            what is below 2^-24 of the loss scale, shape [p].
         class_of: class name of each layer, "" where no activation was captured, l of them.
         depth: layer indices from the input to the output, shape [l].
         chain: layer indices of the layers that own a matrix, from the input to the output, shape [c].
@@ -62,6 +64,7 @@ class Layout:
     matrix: Mask
     weight: Mask
     shapes: tuple[tuple[int, ...], ...]
+    half: Mask
     class_of: tuple[str, ...]
     depth: Index
     chain: Index
@@ -103,6 +106,7 @@ def lay_out(table: SiteTable) -> Layout:
         depth=depth,
         chain=chain,
         primary=primary,
+        half=_half(sites, owned),
         **columns,
         **_site_slots(sites, layers, slots),
     )
@@ -152,6 +156,11 @@ def _classes(sites: tuple[Site, ...], layers: dict[str, int]) -> tuple[str, ...]
         if site.parameter is None and site.name == site.layer:
             names[layers[site.layer]] = site.role
     return tuple(names)
+
+
+def _half(sites: tuple[Site, ...], owned: tuple[Site, ...]) -> Mask:
+    layers = {site.layer for site in sites if site.parameter is None and site.dtype == "float16"}
+    return np.array([site.dtype == "float16" or site.layer in layers for site in owned], dtype=np.bool_)
 
 
 def _site_slots(sites: tuple[Site, ...], layers: dict[str, int], slots: dict[str, int]) -> dict[str, Any]:
