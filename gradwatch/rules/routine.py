@@ -17,7 +17,9 @@ from gradwatch.rules.view import loss_of
 FROM: Final = 128
 """Step from which records may be passed over: what begins with the run is judged by all of them."""
 STRIDE: Final = 4
-"""Every 4th is seen whatever it holds, so that an onset is off by 3 steps at most."""
+PAIR: Final = 8
+"""Every 4th is seen whatever it holds, so that an onset is off by 3 steps at most, and the one behind every 8th, so
+that what turns round from step to step shows."""
 EXCESS: Final = 0.5
 
 
@@ -25,7 +27,7 @@ Ids = npt.NDArray[np.uint32]
 
 
 class Routine:
-    """Passes over three of four lean gradient records, once a run is settled; ``History`` counts every one of them.
+    """Passes over five of eight lean gradient records, once a run is settled; ``History`` counts every one of them.
 
     A record is routine when it holds nothing but lean gradients, of the same sites as the record before, all finite,
     exactly zero in the same sites, with the same loss scale, and when neither the global norm nor the loss exceeds the
@@ -56,7 +58,8 @@ class Routine:
         return span
 
     def _routine_norm(self, record: StepRecord) -> float | None:
-        if record.step < FROM or record.step % STRIDE == 0 or record.skipped or self._history.spoilt:
+        due = record.step < FROM or record.step % STRIDE == 0 or record.step % PAIR == 1
+        if due or record.skipped or self._history.spoilt:
             return None
         lean = _lean(record)
         if lean is None or not self._like_before(record, lean):

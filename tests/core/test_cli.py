@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from gradwatch.errors import GradwatchError
 from gradwatch.examples.synthetic import SyntheticRun
 from gradwatch.findings import Analysis
 from gradwatch.recording import Recording
+from gradwatch.silences import Silence
 from gradwatch.store import StoreWriter, manifest
 from gradwatch.store.layout import RUN_FILE, SCHEMA_VERSION
 
@@ -77,8 +78,8 @@ def test_check_passes_what_is_below_its_limit(
     """A warning fails a check at warning and passes one at critical."""
     real = analyze.analyze
 
-    def milder(recording: Recording) -> Analysis:
-        found = real(recording)
+    def milder(recording: Recording, silences: Iterable[Silence]) -> Analysis:
+        found = real(recording, silences)
         return replace(found, findings=tuple(replace(finding, severity="warning") for finding in found.findings))
 
     monkeypatch.setattr(analyze, "analyze", milder)
