@@ -131,8 +131,10 @@ class DeadUnits:
         self._samples += 1
         at = self._history.layout.chain
         lasting, run = found.lasting, self._run[at]
-        self._batches[at] = np.where(found.batch >= SHARE, self._batches[at] + 1, 0)
-        counted = np.isfinite(lasting) & ((self._batches[at] > BATCHES) | ~(lasting <= found.batch))
+        seen = np.isfinite(found.batch)
+        self._batches[at] = np.where(found.batch >= SHARE, self._batches[at] + 1, np.where(seen, 0, self._batches[at]))
+        alone = (self._batches[at] > BATCHES) | (~seen & (self._batches[at] == 0))
+        counted = np.isfinite(lasting) & (alone | (lasting > found.batch))
         share = np.where(counted, lasting, found.batch)
         sick = (share >= SHARE) & ((share == 1) | (share * found.units >= FEWEST))
         self._begin(step, at, share, sick & (run == 0), counted)

@@ -7,22 +7,28 @@ from typing import Final
 
 import numpy as np
 
-from gradwatch.rules.layout import Index
+from gradwatch.rules.layout import NOWHERE, Mask
 from gradwatch.rules.passages import Passages
 from gradwatch.rules.view import Rows, StepView
-from gradwatch.statistics import LOWEST_EXPONENT, Float, Integer
+from gradwatch.statistics import BINS, Float, Integer, bin_edges
 
+EDGES: Final = bin_edges()
+"""Lower ends of the octaves in which sizes are counted."""
 LIVE: Final = 0.3
 """Share of zeros that the units which do answer have at least, because ReLU cuts about half of their values. With
 fewer, the zero gradients come from elsewhere, such as underflow; or the signal is so weak that each unit is always on
 or always off, as its bias has it, which is no death."""
+PUSHED: Final = -0.6
+"""Mean of the values before the nonlinearity over their mean size, below which units were driven so far down that those
+which are left may well be always on."""
 ACCIDENT: Final = 0.05
 """Share of units that may be silent in one batch by chance."""
 CUT: Final = 0.25
 """Share of the size of the values before a nonlinearity that lies above 0, from which on something else than ReLU made
 all of them 0: a rounding or a comparison."""
-KEPT: Final = 0.7
-"""Share of what lies above 0 that has to arrive: where less does, units are chosen, as by top-k, and do not die."""
+BELOW: Final = 0.9
+"""Share of the least size that values which do not arrive can have, which has to lie below 0: where less does, units
+are chosen, as by top-k, and do not die."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,19 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """What stands behind each layer, at the place with the most zeros: their share, units silent for long, the mean."""
+    """What stands behind each layer, at the place with the most zeros.
+
+    Attributes:
+        zeros: their share, shape [c].
+        silent: share of units that are silent for long, shape [c].
+        mean: of the values, shape [c].
+        octaves: share of the values by octave, shape [c, 64].
+    """
 
     zeros: Float
     silent: Float
     mean: Float
+    octaves: Float
 
 
 def silence(view: StepView, ways: Passages) -> Silence | None:
@@ -65,16 +79,20 @@ def silence(view: StepView, ways: Passages) -> Silence | None:
         return None
     behind = _behind(ways, inputs, outputs)
     mean = _means(outputs)[ways.last]
-    size = np.clip(_sizes(outputs, ways.last), np.abs(mean), outputs.rms[ways.last])
-    above = (size + mean) / 2
+    octaves = _octaves(outputs)[ways.last]
+    # Within an octave, values are taken as evenly spread in log.
+    size = np.clip(octaves @ EDGES / np.log(2), np.abs(mean), outputs.rms[ways.last])
+    missing = np.maximum(octaves - behind.octaves, 0) @ EDGES
     examples = outputs.n[ways.chain] / ways.units
-    batch = _agreed(without_gradient(view, ways), behind.zeros, examples)
+    pushed = mean < PUSHED * size
+    batch = _agreed(without_gradient(view, ways), behind.zeros, examples, pushed)
     lasting = np.minimum(behind.silent, ways.highest(share(outputs.silent_delta_units, outputs.units)))
     with np.errstate(divide="ignore", invalid="ignore"):
         alive = (behind.zeros - lasting) / (1 - lasting)
-        other = np.where(batch == 1, above > CUT * size, behind.mean < KEPT * above)
+        chosen = behind.mean - mean < BELOW * missing
+        other = np.where(batch == 1, (size + mean) / 2 > CUT * size, chosen)
     batch[other] = 0.0
-    lasting[(lasting < 1) & (other | (alive < LIVE))] = 0.0
+    lasting[(lasting < 1) & (other | ((alive < LIVE) & ~pushed))] = 0.0
     return Silence(batch, lasting, ways.units, mean, size)
 
 
@@ -87,12 +105,12 @@ def without_gradient(view: StepView, ways: Passages) -> Float:
     return np.where(gradient.absmax[view.layout.primary] == 0, 1.0, found)
 
 
-def _agreed(stopped: Float, zeros: Float, examples: Float) -> Float:
+def _agreed(stopped: Float, zeros: Float, examples: Float, pushed: Mask) -> Float:
     """Returns the share of units without gradient, where the share of zero outputs bears it out."""
     with np.errstate(divide="ignore", invalid="ignore"):
         live = (zeros - stopped) / (1 - stopped)
         chance = np.power(np.clip(live, 0, 1), examples)
-        borne = (live >= LIVE) & (chance <= ACCIDENT)
+        borne = (live >= np.where(pushed, 0.0, LIVE)) & (chance <= ACCIDENT)
     found = np.where(borne, stopped, 0.0)
     found[(stopped == 1) & (zeros == 1)] = 1.0
     found[~(np.isfinite(stopped) & np.isfinite(zeros))] = np.nan
@@ -105,14 +123,18 @@ def _behind(ways: Passages, inputs: Rows, outputs: Rows) -> _Behind:
     follows = np.flatnonzero(ways.next_input(inputs.n.astype(np.float64)) <= outputs.n[ways.chain])
     at = np.concatenate([ways.at[inner], follows])
     parts = [(outputs, ways.layer[inner]), (inputs, ways.after[follows])]
-    zeros, silent, means = (
-        np.concatenate([column(rows)[layers] for rows, layers in parts]) for column in (_zeros, _silent, _means)
+    zeros, silent, means, octaves = (
+        np.concatenate([column(rows)[layers] for rows, layers in parts])
+        for column in (_zeros, _silent, _means, _octaves)
     )
     order = np.argsort(np.nan_to_num(zeros, nan=-1.0), kind="stable")
-    found = np.full((3, len(ways.chain)), np.nan)
-    for row, values in zip(found, (zeros, silent, means), strict=True):
-        row[at[order]] = values[order]
-    return _Behind(*found)
+    best = np.full(len(ways.chain), NOWHERE, dtype=np.int64)
+    best[at[order]] = order
+    known = best != NOWHERE
+    scalars = [np.where(known, values[best] if len(values) else np.nan, np.nan) for values in (zeros, silent, means)]
+    spread = np.zeros((len(best), BINS))
+    spread[known] = octaves[best[known]]
+    return _Behind(scalars[0], scalars[1], scalars[2], spread)
 
 
 def _zeros(rows: Rows) -> Float:
@@ -128,12 +150,11 @@ def _means(rows: Rows) -> Float:
     return mean
 
 
-def _sizes(rows: Rows, layers: Index) -> Float:
-    """Returns the mean size of elements from their counts by octave, within which they are spread evenly in log."""
-    counts = rows.histogram[layers].astype(np.float64)
-    octaves = np.exp2(np.arange(counts.shape[1]) + LOWEST_EXPONENT - 1.0) / np.log(2)
-    mean: Float = counts @ octaves / np.maximum(counts.sum(axis=1) + np.maximum(rows.zeros[layers], 0), 1)
-    return mean
+def _octaves(rows: Rows) -> Float:
+    """Returns the share of elements in each octave; the rest of them is 0."""
+    counts = rows.histogram.astype(np.float64)
+    found: Float = counts / np.maximum(counts.sum(axis=1) + np.maximum(rows.zeros, 0), 1)[:, None]
+    return found
 
 
 def share(part: Integer, whole: Integer) -> Float:
