@@ -96,8 +96,8 @@ class Analysis:
         not_applied: kinds that could not be judged, each with the reason in one sentence.
         steps: captured steps.
         layers: watched layers: those that own parameters to be trained.
-        silenced: findings that nobody wants to be told (``silences.py``), which count for nothing.
         verdict: one sentence over all findings, at most 18 words.
+        silenced: findings that nobody wants to be told (``silences.py``), which count for nothing.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -105,8 +105,8 @@ class Analysis:
     not_applied: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     steps: int = 0
     layers: int = 0
-    silenced: tuple[Finding, ...] = ()
     verdict: str = "Cannot judge: no step was captured."
+    silenced: tuple[Finding, ...] = ()
 
     @property
     def judged(self) -> bool:
