@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import jax
@@ -39,23 +40,20 @@ class JaxProgram:
     def __init__(self, recipe: Recipe) -> None:
         make, between = LIBRARIES[recipe.framework]
         self.recipe, self.chain = recipe, chain_of(recipe, between)
-        params, self.apply = make(recipe, jax.random.key(recipe.seed))
+        with _quickly_compiled():
+            params, self.apply = make(recipe, jax.random.key(recipe.seed))
         self.params = initialised(params, recipe, self.chain)
         self.optimizer = _optimizer(recipe, self.params, self.chain)
         self.state = (self.optimizer.init(self.params), jax.tree.map(jnp.zeros_like, self.params))
         self.step: Step = jax.jit(self._step)
 
     def train(self, observer: Observer) -> None:
-        """Trains for all steps of the recipe; compiles quickly rather than well, because the runs are short."""
-        before = jax.config.read("jax_disable_most_optimizations")
-        jax.config.update("jax_disable_most_optimizations", True)
-        try:
+        """Trains for all steps of the recipe."""
+        with _quickly_compiled():
             for step, (batch, *_) in enumerate(micro_batches(self.recipe)):
                 self.params = happened(self.params, self.recipe, self.chain, step)
                 observer.begin(step)
                 self._trained(step, batch, observer)
-        finally:
-            jax.config.update("jax_disable_most_optimizations", before)
 
     def loss_of(self, params: Any, batch: Any, points: Points) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Returns the loss, and as further results the loss of the task and the share of right answers."""
@@ -110,6 +108,17 @@ class JaxProgram:
         kept: dict[str, Any] = {}
         changed(old, lambda layer, name, leaf: kept.setdefault(f"{layer}.{name}", leaf))
         return changed(new, lambda layer, name, leaf: kept[f"{layer}.{name}"] if layer in left else leaf)
+
+
+@contextlib.contextmanager
+def _quickly_compiled() -> Iterator[None]:
+    """Compiles quickly rather than well, because the runs are short."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def arrays(batch: Batch, step: int) -> tuple[Any, ...]:
