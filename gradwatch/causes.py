@@ -70,8 +70,9 @@ _LASTING: Final = frozenset({"exploding", "update-too-large"})
 _LOCAL: Final = frozenset({"disconnected", "frozen", "dead-units", "saturated"})
 """Kinds that explain only what happens in their own layers: half of the symptom's layers at least."""
 
-_ENDS: Final = frozenset({"dead-units", "saturated"})
-"""Kinds at which the growth of a layer's values ends: nothing flows back, and what lies above sees no more of it."""
+_ENDS: Final = {"dead-units": 0, "saturated": 4}
+"""Kinds at which the growth of a layer's values ends, because nothing flows back and what lies above sees no more of
+it; with the steps by which they may show later: gradients that stop are seen at once, bounds at the next sample."""
 
 SLACK: Final = 2
 """Steps by which a symptom may show before its root does: their statistics need different numbers of samples."""
@@ -114,7 +115,7 @@ def _precedence(finding: Finding, findings: Sequence[Finding]) -> int:
 def _swallowed(explosion: Finding, findings: Sequence[Finding]) -> bool:
     """Tells whether the growth of a layer's values ends at its nonlinearity, whose units it kills or saturates."""
     ends = [finding for finding in findings if finding.kind in _ENDS and finding.layer == explosion.layer]
-    return any((finding.first_step or 0) <= (explosion.first_step or 0) for finding in ends)
+    return any((end.first_step or 0) <= (explosion.first_step or 0) + _ENDS[end.kind] for end in ends)
 
 
 def _starved(dead: Finding, findings: Sequence[Finding]) -> bool:

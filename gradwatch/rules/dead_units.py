@@ -27,6 +27,9 @@ NEARLY: Final = 0.75
 """Share from which on a layer cannot do its part, however well the others learn."""
 LEARNS: Final = -0.5
 """Change of the loss since the start, at which a layer that keeps some of its units is a notice."""
+SLOWLY: Final = 0.25
+"""Share at the sample before, from which on units fall silent one after another: some of them may only answer rarely,
+which one batch cannot tell from death. Then counts over several batches decide, or a share of ``NEARLY``."""
 REVIVED: Final = 0.4
 """Share below which a layer counts as revived; between this and ``SHARE`` it stays what it was."""
 BATCHES: Final = 8
@@ -64,6 +67,7 @@ class DeadUnits:
         self._batches: Index = np.zeros(0, dtype=np.int64)
         self._since: Index = np.zeros(0, dtype=np.int64)
         self._held: Mask = np.zeros(0, dtype=np.bool_)
+        self._slowly: Mask = np.zeros(0, dtype=np.bool_)
         self._share: Float = np.zeros(0)
         self._mean: Float = np.zeros(0)
         self._size: Float = np.zeros(0)
@@ -104,7 +108,14 @@ class DeadUnits:
 
     def _grow(self, layout: Layout) -> None:
         size = len(layout.layers)
-        for name, fill in (("_run", 0), ("_batches", 0), ("_since", 0), ("_held", False), ("_stopped", -1)):
+        for name, fill in (
+            ("_run", 0),
+            ("_batches", 0),
+            ("_since", 0),
+            ("_held", False),
+            ("_slowly", False),
+            ("_stopped", -1),
+        ):
             setattr(self, name, padded(getattr(self, name), size, fill))
         for name in ("_share", "_mean", "_size", "_before"):
             setattr(self, name, padded(getattr(self, name), size, 0.0))
@@ -136,7 +147,9 @@ class DeadUnits:
         alone = (self._batches[at] > BATCHES) | (~seen & (self._batches[at] == 0))
         counted = np.isfinite(lasting) & (alone | (lasting > found.batch))
         share = np.where(counted, lasting, found.batch)
-        sick = (share >= SHARE) & ((share == 1) | (share * found.units >= FEWEST))
+        self._slowly[at] = np.where(run == 0, self._share[at] >= SLOWLY, self._slowly[at])
+        sure = counted | ~self._slowly[at] | (share >= NEARLY)
+        sick = (share >= SHARE) & ((share == 1) | (share * found.units >= FEWEST)) & sure
         self._begin(step, at, share, sick & (run == 0), counted)
         run = np.where(sick, run + 1, np.where(np.isnan(share), run, 0))
         lasts = (run >= SAMPLES) & (step - self._since[at] >= SPAN)

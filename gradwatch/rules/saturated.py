@@ -114,7 +114,7 @@ class Saturated:
         limit = PASSED * np.where(found.gates, SLOPE, 1.0)
         with np.errstate(invalid="ignore"):
             sick = (found.share >= SHARE) & (found.passed < limit)
-        fresh = sick & (layers.run[at] == 0)
+        fresh = sick & (layers.run[at] == 0) & ~layers.held[at]
         layers.since[at[fresh]] = view.step
         layers.slowly[at[fresh]] = layers.share[at[fresh]] >= SLOWLY
         layers.run[at] = np.where(sick, layers.run[at] + 1, 0)

@@ -108,6 +108,24 @@ def test_local_roots_explain_their_own_layers_only() -> None:
     assert len(merge([replace(unused, layers=("a",)), PLAIN])) == 1
 
 
+@pytest.mark.parametrize(("kind", "late"), [("dead-units", 0), ("saturated", 4)])
+def test_growth_that_ends_at_a_nonlinearity_is_its_symptom(kind: str, late: int) -> None:
+    """A layer whose growth kills or saturates its units at once did not explode; where that comes later, it did."""
+    exploding = replace(PLAIN, kind="exploding", severity="warning", layer="a", layers=("a", "b"), first_step=30)
+    for step, root in ((30 + late, kind), (31 + late, "exploding")):
+        end = replace(PLAIN, kind=kind, severity="warning", layer="a", layers=("a",), first_step=step)
+        assert [finding.kind for finding in merge([exploding, end])] == [root]
+
+
+def test_silent_units_of_a_vanishing_signal_are_its_symptom() -> None:
+    """Units that a vanishing signal no longer switches follow from it, unless they are what cuts it off."""
+    vanishing = replace(PLAIN, kind="vanishing", severity="critical", layer="a", layers=("a", "b"), first_step=0)
+    dead = replace(PLAIN, kind="dead-units", severity="warning", layer="d", layers=("d",), first_step=0)
+    assert [finding.kind for finding in merge([dead, vanishing])] == ["vanishing"]
+    whole = replace(dead, layers=("d", "a", "b"))
+    assert [finding.kind for finding in merge([whole, vanishing])] == ["dead-units"]
+
+
 def test_explosion_by_a_layer_is_the_root_of_large_updates() -> None:
     """A layer that explodes from the start explains large updates; growth without a culprit follows from them."""
     updates = replace(PLAIN, kind="update-too-large", first_step=1)

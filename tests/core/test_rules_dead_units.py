@@ -126,6 +126,12 @@ def test_units_that_revive_are_forgiven() -> None:
     assert judged({0: {2: 0.7}, 24: {2: 0.1}}) == []
 
 
+def test_units_that_answer_ever_more_rarely_are_not_taken_for_dead() -> None:
+    """A share that comes up slowly needs counts over several batches, or more: one batch misses rare answers."""
+    assert judged({step: {2: min(0.6, step / 60)} for step in range(60)}) == []
+    assert [finding.layer for finding in judged({step: {2: min(0.9, step / 20)} for step in range(60)})] == ["fc2"]
+
+
 def test_a_few_silent_samples_are_not_enough() -> None:
     """Two samples, or seven steps, do not tell that units are dead."""
     assert judged({0: {2: 0.7}, 7: {}}, steps=20) == []
