@@ -8,16 +8,21 @@ differentiated. Its output goes through an identity whose backward rule reads th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import jax
+import jax.numpy as jnp
 
-from gradwatch_jax import compat, flags
+from gradwatch_jax import compat, custom_call, flags
 from gradwatch_jax.captured import Tap
 from gradwatch_jax.kernel import Rows, reduce
 from gradwatch_jax.modules import first_array, intercepted, own_arrays
 
-_BITS = {"activation": flags.ACTIVATION, "activation_gradient": flags.ACTIVATION_GRADIENT}
+_BITS: Final = {"activation": flags.ACTIVATION, "activation_gradient": flags.ACTIVATION_GRADIENT}
+
+MOST: Final = 16
+"""Arrays that are read by one call: a call of its own for each of 1,000 takes a minute to compile, and each one that
+waits for others lives a little longer."""
 
 
 class Activations:
@@ -35,9 +40,13 @@ class Activations:
             guard: wraps a function so that its failure stays with us.
             grouped: see ``kernel.reduce``.
         """
-        self.taps: dict[str, list[tuple[Tap, Rows]]] = {signal: [] for signal in _BITS if signal in signals}
+        self._signals = [signal for signal in _BITS if signal in signals]
+        self._taps: dict[str, list[Tap]] = {signal: [] for signal in self._signals}
+        self._rows: dict[str, list[Rows]] = {signal: [] for signal in self._signals}
+        self._waiting: dict[str, list[Any]] = {signal: [] for signal in self._signals}
         self._plan, self._trace, self._grouped = plan, trace, grouped
-        self._read = guard(self._reduce, "activations")
+        self._read = guard(self._take, "activations")
+        self._rest = guard(self._reduce_all, "activations")
         self._named = guard(self._layer_of, "activations")
         self._at = guard(self._base, "activations")
         self._seen: dict[int, Any] = {}
@@ -50,7 +59,7 @@ class Activations:
             function: what is differentiated.
             layers: the layer of each differentiated array, by the array's id.
         """
-        if not self.taps:
+        if not self._signals:
             return function
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -79,17 +88,22 @@ class Activations:
 
         return run
 
-    def rows(self) -> dict[str, list[tuple[Tap, Rows]]]:
-        """Returns the rows of each signal."""
-        return {signal: found for signal, found in self.taps.items() if found}
+    def rows(self) -> dict[str, tuple[tuple[Tap, ...], Rows]]:
+        """Returns what was read of each signal, and its rows."""
+        self._rest()
+        return {
+            signal: (tuple(taps), jax.tree.map(lambda *parts: jnp.concatenate(parts), *self._rows[signal]))
+            for signal, taps in self._taps.items()
+            if taps
+        }
 
     def _tapped(self, tap: Tap, value: Any) -> Any:
         base = self._at(value)
         if base is None or id(base) in self._seen:
             return value
-        if "activation" in self.taps:
+        if "activation" in self._signals:
             self._read("activation", tap, value)
-        if "activation_gradient" in self.taps:
+        if "activation_gradient" in self._signals:
             value = self._probe(tap, value)
         for known in (base, self._at(value)):
             self._seen[id(known)] = known
@@ -113,14 +127,31 @@ class Activations:
     def _base(self, value: Any) -> Any:
         return compat.peeled(value, self._trace)
 
-    def _reduce(self, signal: str, tap: Tap, value: Any) -> None:
+    def _take(self, signal: str, tap: Tap, value: Any) -> None:
+        """Has an array wait until there are enough for one call, where one call can read several."""
         base = compat.peeled(value, self._trace)
         if base is None:
             return
+        waiting = self._waiting[signal]
+        waiting.append((Tap(tap.name, tap.layer, tap.kind, int(base.size)), base))
+        alone = not self._grouped or not custom_call.fits([base])
+        if alone or len(waiting) >= MOST or sum(array.size for _, array in waiting) >= custom_call.SHARE:
+            self._reduce(signal)
+
+    def _reduce_all(self) -> None:
+        for signal in self._signals:
+            self._reduce(signal)
+
+    def _reduce(self, signal: str) -> None:
+        waiting, self._waiting[signal] = self._waiting[signal], []
+        if not waiting:
+            return
+        taps, arrays = zip(*waiting, strict=True)
         with compat.in_trace(self._trace):
             wanted = (self._plan & _BITS[signal]) != 0
-            rows = reduce([base], full=True, histogram=True, grouped=self._grouped, wanted=wanted)
-        self.taps[signal].append((Tap(tap.name, tap.layer, tap.kind, int(base.size)), rows))
+            rows = reduce(arrays, full=True, histogram=True, grouped=self._grouped, wanted=wanted)
+        self._rows[signal].append(rows)
+        self._taps[signal].extend(taps)
 
     def _layer_of(self, module: Any, path: str | None, layers: Mapping[int, str]) -> str | None:
         if path is not None:

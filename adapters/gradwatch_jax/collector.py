@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from gradwatch.guard import Guard
 from gradwatch_jax import compat, compat_mapped, equations, naming, pairing, rates, remarks, ring, stacking
 from gradwatch_jax.activations import Activations
-from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Tap, Trained
+from gradwatch_jax.captured import Captured, Gradients, Layout, Ring, Trained
 from gradwatch_jax.kernel import Rows
 from gradwatch_jax.mapped import Leaf, MappedRegion
 from gradwatch_jax.measures import compiled_gradient_rows, compiled_parameter_rows, gradient_rows, parameter_rows
@@ -139,10 +139,10 @@ class Collector:
             gradients,
             None if update is None and weight is None else trained,
             tuple(dict.fromkeys(order)),
-            {signal: tuple(tap for tap, _ in found) for signal, found in taps.items()},
+            {signal: found for signal, (found, _) in taps.items()},
             tuple(self._remarks),
         )
-        activations = {signal: _joined(found) for signal, found in taps.items()}
+        activations = {signal: rows for signal, (_, rows) in taps.items()}
         rate = rates.learning_rate(before, after)
         return Captured(layout, tuple(self._read(place) for place in places), update, weight, activations, rate)
 
@@ -235,11 +235,6 @@ class Collector:
         if not place.nested:
             return place.ring
         return ring.freeze(place.ring) if self._memory is None else ring.take(place.ring)
-
-
-def _joined(found: list[tuple[Tap, Rows]]) -> Rows:
-    rows: Rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(rows for _, rows in found))
-    return rows
 
 
 def _trained(
