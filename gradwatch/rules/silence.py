@@ -89,10 +89,9 @@ def silence(view: StepView, ways: Passages) -> Silence | None:
     lasting = np.minimum(behind.silent, ways.highest(share(outputs.silent_delta_units, outputs.units)))
     with np.errstate(divide="ignore", invalid="ignore"):
         alive = (behind.zeros - lasting) / (1 - lasting)
-        chosen = behind.mean - mean < BELOW * missing
-        other = np.where(batch == 1, (size + mean) / 2 > CUT * size, chosen)
-    batch[other] = 0.0
-    lasting[(lasting < 1) & (other | ((alive < LIVE) & ~pushed))] = 0.0
+        cut, chosen = (size + mean) / 2 > CUT * size, behind.mean - mean < BELOW * missing
+    batch[np.where(batch == 1, cut, chosen)] = 0.0
+    lasting[np.where(lasting == 1, cut, chosen | ((alive < LIVE) & ~pushed))] = 0.0
     return Silence(batch, lasting, ways.units, mean, size)
 
 

@@ -113,7 +113,7 @@ def test_what_is_rounded_to_zero_is_cut() -> None:
     chain = Chain(LAYERS)
     records = []
     for step in range(30):
-        record = with_silence(chain, chain.record(step, output=0.1), {2: 1.0})
+        record = with_silence(chain, chain.record(step, output=0.1), {2: 1.0}, counted={2: float(step >= 7)})
         for block in record.blocks:
             if block.signal == "activation":
                 block.statistics.sum[:] = 0.0
