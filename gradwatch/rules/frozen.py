@@ -25,13 +25,12 @@ adapters, attention alone."""
 
 
 class Frozen:
-    """Finds weight matrices that get a gradient and never change, while others do.
+    """Finds weight matrices that get a gradient and never change, or layers in the middle that ask for none.
 
-    Also what ``Standstill`` and ``Untrained`` find: runs in which none does, and layers in the middle that ask for no
-    gradient.
     Formula: absmax(update) == 0 and absmax(gradient) > 0 on ``PERSIST`` samples, never an update, and on each of them
     the update to be expected, rms(gradient) times the smallest rms(update) / rms(gradient) of a matrix that moves,
     exceeds ``ABOVE_ROUNDING`` times the rounding of the weights: smaller ones are lost to a gradient that vanishes.
+    Runs in which none moves are judged by ``standstill.py``, layers that ask for no gradient by ``untrained.py``.
     Layers whose other weights move are left out, and parameters in no watched optimizer that change between the
     samples. Deterministic but for that estimate.
     Severity: warning; notice where it looks like a choice: for the layers next to the input, which fine-tuning keeps,

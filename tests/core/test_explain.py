@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,10 @@ def test_the_command_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> N
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == set(KINDS)
     assert main(["explain", "frozen"]) == 0
     assert capsys.readouterr().out.startswith("frozen\n\nFinds weight matrices")
+
+
+def test_the_readme_lists_what_the_rules_find() -> None:
+    """The table of kinds in the README is what the rules say of themselves."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for kind, summary in explain.summaries().items():
+        assert f"| `{kind}` | {summary.removeprefix('Finds ')} |" in readme
