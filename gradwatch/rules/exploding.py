@@ -22,7 +22,7 @@ from gradwatch.rules.growth import (
     standing_out,
     throughout,
 )
-from gradwatch.rules.history import History, Point
+from gradwatch.rules.history import TRAIL, History, Point
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
 from gradwatch.rules.profile import gains
@@ -70,6 +70,7 @@ class Exploding:
         self._culprit: Culprit | None = None
         self._latest: Culprit | None = None
         self._gain_samples = 0
+        self._sampled: deque[int] = deque(maxlen=TRAIL)
         self._gains = Gains()
         self._loss_before = self._norm_before = math.nan
         self._large_since: int | None = None
@@ -117,6 +118,7 @@ class Exploding:
         if gain is None:
             self._see_ratio(view, None)
             return
+        self._sampled.append(view.step)
         place = standing_out(view, gain)
         self._latest = throughout(view) if place is None else multiplier(view, place, gain)
         self._jumps.observe(view.step, self._latest is not None)
@@ -144,10 +146,12 @@ class Exploding:
             self._loss_before = statistics.median(point.loss for point in before) if before else math.nan
 
     def _jumped(self, step: int) -> int:
-        """Returns the step at which the gradient norm left what it was, of those since the sample before ``step``."""
+        """Returns the step since the sample before ``step`` at which the gradient norm left what it was until then."""
+        last = max((sample for sample in self._sampled if sample < step), default=-1)
         trail = [point for point in self._history.trail if math.isfinite(point.norm)]
-        usual = statistics.median(point.norm for point in trail[: len(trail) // 2 + 1]) if trail else math.nan
-        return min((point.step for point in trail if point.norm > JUMP * usual), default=step)
+        before = [point.norm for point in trail if point.step <= last]
+        usual = statistics.median(before) if before else math.nan
+        return min((p.step for p in trail if last < p.step <= step and p.norm > JUMP * usual), default=step)
 
     def _see_ratio(self, view: StepView, jump: int | None) -> None:
         ratio = self._history.ratio
