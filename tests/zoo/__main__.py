@@ -52,6 +52,8 @@ def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, 
     numbers = {slot.number for slot in wanted}
     yield from (record for number, record in known.items() if number in numbers)
     missing = [slot for slot in wanted if slot.number not in known]
+    if not missing:
+        return
     done, started, commit = len(wanted) - len(missing), time.monotonic(), halves.commit()
     with (
         multiprocessing.get_context("spawn").Pool(jobs, case.prepare) as pool,

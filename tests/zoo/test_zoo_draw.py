@@ -60,10 +60,10 @@ def test_a_plant_changes_the_recipe_by_the_draw_alone(kind: str, seed: int) -> N
 
 
 def test_every_kind_has_several_plants_and_a_mark() -> None:
-    """All fourteen kinds are planted in two ways and more, in several families; clipping has only one way."""
+    """All fourteen kinds are planted in two ways and more, in several families."""
     ways = collections.Counter(fault.kind for fault in FAULTS.values())
     assert set(ways) == set(KINDS) == set(MARKS)
-    assert [kind for kind in KINDS if ways[kind] < 2] == ["clipping"]
+    assert min(ways.values()) >= 2
     for kind in KINDS:
         assert len({family for fault in FAULTS.values() if fault.kind == kind for family in fault.families}) >= 2
 
