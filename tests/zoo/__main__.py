@@ -54,9 +54,10 @@ def _fill(wanted: list[case.Slot], path: Path, jobs: int) -> Iterator[dict[str, 
     missing = [slot for slot in wanted if slot.number not in known]
     if not missing:
         return
+    prepare = case.prepare if len(missing) > jobs else None  # fewer cases are not worth it
     done, started, commit = len(wanted) - len(missing), time.monotonic(), halves.commit()
     with (
-        multiprocessing.get_context("spawn").Pool(jobs, case.prepare) as pool,
+        multiprocessing.get_context("spawn").Pool(jobs, prepare) as pool,
         path.open("a", encoding="utf-8") as file,
     ):
         for found in pool.imap_unordered(case.run, missing):
