@@ -14,7 +14,7 @@ from typing import Final
 
 from gradwatch import __version__
 from gradwatch.errors import GradwatchError
-from gradwatch.findings import ENOUGH_STEPS, Analysis, Finding, printable
+from gradwatch.findings import ENOUGH_STEPS, Analysis, printable
 
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
@@ -102,7 +102,7 @@ def check(options: argparse.Namespace) -> int:
         print(f"{name} passes: no {_of(options.fail_on, 'finding')} in {steps}{quiet}.")
         return 0
     noun = _of(options.fail_on, "finding" if len(found) == 1 else "findings")
-    print(f"{name} fails with {len(found):,} {noun}: {_summary(found[0])}.")
+    print(f"{name} fails with {len(found):,} {noun}: {printable(found[0].summary)}.")
     return 1
 
 
@@ -211,11 +211,6 @@ def _cannot_judge(analysis: Analysis) -> str:
     if not analysis.passed and not analysis.findings:
         return f"none of the checks applies to what was captured in {_count(analysis.steps, 'step')}"
     return ""
-
-
-def _summary(finding: Finding) -> str:
-    since = "" if finding.first_step is None else f", since step {finding.first_step:,}"
-    return f"{printable(finding.title)} ({finding.kind}, {finding.severity}{since})"
 
 
 def _of(severity: str, noun: str) -> str:

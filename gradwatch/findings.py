@@ -85,6 +85,12 @@ class Finding:
     figure: Figure | None = None
     symptoms: tuple[Finding, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The title with kind, severity and onset, in one line."""
+        since = "" if self.first_step is None else f", since step {self.first_step:,}"
+        return f"{self.title} ({self.kind}, {self.severity}{since})"
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:

@@ -85,6 +85,8 @@ class Routine:
         return norm <= self._highest_norm and (loss is None or loss <= self._highest_loss)
 
     def _remember(self, record: StepRecord) -> None:
+        if record.step < FROM:
+            return
         lean = [block for block in record.blocks if block.signal == "gradient"]
         self._sites = {block.stage: block.sites for block in lean}
         self._scale = record.facts.get("loss_scale")

@@ -118,6 +118,7 @@ class Vanishing:
     def _finding(self) -> Finding:
         both, history = self._both.ever, self._history
         persistence = self._both if both else self._small
+        onset = self._onset if both else self._small.onset
         passed = both and not self._both.holds
         layout = history.layout
         profile = self._typical()
@@ -137,10 +138,10 @@ class Vanishing:
             title=_title(len(names), profile.seen(), called(names[0]), both),
             layer=names[0],
             layers=names,
-            first_step=self._onset if both else persistence.onset,
+            first_step=onset,
             last_step=persistence.last,
             evidence=self._evidence(profile, affected, layout, passed),
-            cause=_cause(layout, profile, place, self._onset if both else persistence.onset),
+            cause=_cause(layout, profile, place, onset),
             advice=_advice(layout, profile),
             check=f"After the fix the gradient at {called(names[0])} stays within 2 decades of that at the output.",
             confidence=confidence,

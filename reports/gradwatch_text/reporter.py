@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from gradwatch.errors import GradwatchError
-from gradwatch.findings import SEVERITIES, Analysis, Finding, printable
+from gradwatch.findings import SEVERITIES, Analysis, printable
 from gradwatch.recording import Recording
 from gradwatch_text.facts import counted, facts
 from gradwatch_text.finding import finding_lines
@@ -46,7 +46,7 @@ class TextReporter:
             *self._findings(recording, analysis),
             self._passed(analysis),
             self._listed("Checks that did not apply", map(": ".join, analysis.not_applied.items())),
-            self._listed("Silenced", map(_silenced, analysis.silenced)),
+            self._listed("Silenced", (finding.summary for finding in analysis.silenced)),
             self._listed("Data quality", recording.quality),
         ]
         return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
@@ -96,11 +96,6 @@ def _counts(analysis: Analysis) -> str:
     found = [f"{n} {_plural(severity, n)}" for severity, n in numbers]
     judged = f"{counted(len(analysis.passed), 'check')} passed, {len(analysis.not_applied)} did not apply"
     return f"{', '.join(found)}; {judged}."
-
-
-def _silenced(finding: Finding) -> str:
-    since = "" if finding.first_step is None else f", since step {finding.first_step:,}"
-    return f"{finding.title} ({finding.kind}, {finding.severity}{since})"
 
 
 def _plural(severity: str, number: int) -> str:
