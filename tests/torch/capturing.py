@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from gradwatch.guard import Guard
 from gradwatch.plugins import Session
@@ -61,3 +62,17 @@ def capture(*targets: Any, layers: Callable[[str], bool] = lambda _: True, **opt
     finally:
         adapter.detach()
         assert recorder.close(20)
+
+
+@contextmanager
+def charges(schedule: Schedule) -> Iterator[list[tuple[float, float]]]:
+    """Lists what a schedule is charged: seconds of capture, and of the step that it is part of."""
+    charged: list[tuple[float, float]] = []
+    charge = schedule.charge
+
+    def listed(capture: float, step: float) -> None:
+        charged.append((capture, step))
+        charge(capture, step)
+
+    with patch.object(schedule, "charge", listed):
+        yield charged
