@@ -23,6 +23,9 @@ PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
 PLOTLY_SHA256: Final = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
 """SHA-256 of the bundle before compression."""
 
+SCRIPTS: Final = ("base", "plots", "heatmap", "lanes", "flow", "layer", "find", "moving", "main")
+"""The files of ``assets/page`` that are the page's script, in the order in which they are joined."""
+
 
 def paint(page: Page, *, created: str = "") -> str:
     """Returns the page as HTML, the same text for the same data.
@@ -31,7 +34,7 @@ def paint(page: Page, *, created: str = "") -> str:
         page: what to show.
         created: when the report was made, as it is to be written in the footer; "" leaves it out.
     """
-    script = _asset("page.js").decode()
+    script = _script()
     return _template().render(
         page=page,
         created=created,
@@ -43,6 +46,13 @@ def paint(page: Page, *, created: str = "") -> str:
         policy=_policy(script),
         plotly=base64.b64encode(_asset(PLOTLY)).decode("ascii"),
     )
+
+
+@functools.cache
+def _script() -> str:
+    """Joins the script's files inside one function, so that the page has no name of ours but in it."""
+    parts = "".join(_asset(f"page/{name}.js").decode() for name in SCRIPTS)
+    return f"'use strict';\n(() => {{\n{parts}}})();"
 
 
 def _policy(script: str) -> str:

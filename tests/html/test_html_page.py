@@ -28,7 +28,7 @@ from gradwatch_html.drawing import STRIP_CELLS, strip
 from gradwatch_html.layers import layer_rows
 from gradwatch_html.metrics import matrices
 from gradwatch_html.page import Page, build_page
-from gradwatch_html.paint import PLOTLY, PLOTLY_SHA256
+from gradwatch_html.paint import PLOTLY, PLOTLY_SHA256, SCRIPTS
 from gradwatch_html.palette import COLOURS
 from tests.html.building import dense, synthetic
 
@@ -143,11 +143,12 @@ def test_the_plotly_bundle_is_the_known_one() -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_script_parses_and_stays_small() -> None:
-    """The script is valid JavaScript of fewer than 600 lines."""
-    script = files("gradwatch_html").joinpath("assets", "page.js")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_file_of_the_script_parses_and_stays_small(name: str) -> None:
+    """A file of the script is valid JavaScript of fewer than 250 lines."""
+    script = files("gradwatch_html").joinpath("assets", "page", f"{name}.js")
     subprocess.run(["node", "--check", str(script)], check=True, timeout=30)
-    assert len(script.read_text().splitlines()) < 600
+    assert len(script.read_text().splitlines()) < 250
 
 
 def test_text_can_be_read_on_its_background() -> None:
@@ -274,9 +275,11 @@ def test_a_thousand_layers_stay_small_and_quick() -> None:
 
 
 def test_the_asset_files_are_part_of_the_package() -> None:
-    """Template, style, script, bundle and licence lie in the package."""
-    names = {Path(str(item)).name for item in files("gradwatch_html").joinpath("assets").iterdir()}
-    assert names == {"page.html.j2", "page.js", "style.css", PLOTLY, "plotly-LICENSE.txt"}
+    """Template, style, the script's files, bundle and licence lie in the package, and no script lies there unused."""
+    assets = files("gradwatch_html").joinpath("assets")
+    names = {Path(str(item)).name for item in assets.iterdir()}
+    assert names >= {"page.html.j2", "style.css", PLOTLY, "plotly-LICENSE.txt"}
+    assert {Path(str(item)).stem for item in assets.joinpath("page").iterdir()} == set(SCRIPTS)
 
 
 def test_a_very_long_name_is_shortened_but_not_lost() -> None:

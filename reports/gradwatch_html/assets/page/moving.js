@@ -1,0 +1,53 @@
+// Moving about: find, keys, links, tables.
+
+const openLayer = (layer, {scroll = true, write = true} = {}) => {
+  state.layer = Math.max(0, Math.min(layers.length - 1, layer));
+  if (!$('layer')) return;
+  heading(state.layer);
+  if (ready) drawLayer();
+  if (scroll) { $('layer').scrollIntoView({block: 'start'}); $('layer-name').focus({preventScroll: true}); }
+  if (write) remember();
+};
+const openFinding = (index) => {
+  const card = $(`finding-${index}`);
+  card.open = true;
+  card.scrollIntoView({block: 'start'});
+  card.querySelector('summary').focus({preventScroll: true});
+};
+const showFinding = ({metric, view, first}) => {
+  state.x = state.y = null;
+  setMetric(metric, view);
+  if (first !== null && meta.flow) setStep(nearest(first));
+  $('layers').scrollIntoView({block: 'start'});
+};
+const nearest = (step) => meta.flow.steps.reduce((best, s, i) => (Math.abs(s - step) < Math.abs(meta.flow.steps[best] - step) ? i : best), 0);
+const remember = () => {
+  const link = new URLSearchParams({l: layers[state.layer]?.name ?? '', i: state.layer});
+  if (meta.flow) link.set('step', currentStep());
+  if (state.metric) { link.set('metric', state.metric); link.set('view', state.view); }
+  if (state.x) link.set('x', state.x.map(Math.round).join('~'));
+  try { history.replaceState(null, '', `#${link}`); } catch { /* a page inside another page has no address of its own */ }
+};
+const readLink = () => {
+  const link = new URLSearchParams(location.hash.slice(1)), named = layers.findIndex((layer) => layer.name === link.get('l')), x = (link.get('x') ?? '').split('~').map(Number);
+  if (metricOf.has(link.get('metric'))) state.metric = link.get('metric');
+  if (['change', 'value'].includes(link.get('view'))) state.view = link.get('view');
+  if (x.length === 2 && x[0] < x[1]) state.x = x;
+  if (link.has('step') && meta.flow && Number.isFinite(Number(link.get('step')))) state.step = nearest(Number(link.get('step')));
+  return named >= 0 ? named : link.has('i') && layers[link.get('i')] ? Number(link.get('i')) : null;
+};
+const refreshTable = (id) => { if (!$(`${id}-table`).hidden) fillTable(id); };
+const fillTable = (id) => {
+  const {caption, head, rows} = tables[id](), stride = Math.ceil(rows.length / 400), table = make('table'), [top, body] = [make('thead'), make('tbody')];
+  const line = (cells, tag) => { const row = make('tr'); row.append(...cells.map((cell) => make(tag, ellipsis(String(cell), 90)))); return row; };
+  top.append(line(head, 'th'));
+  body.append(...rows.filter((_, i) => i % stride === 0).map((cells) => line(cells, 'td')));
+  table.append(make('caption', stride > 1 ? `${caption}; every ${stride}th of ${rows.length} rows` : caption), top, body);
+  $(`${id}-table`).replaceChildren(table);
+};
+const toggleTable = (button) => {
+  const place = $(`${button.dataset.table}-table`);
+  place.hidden = !place.hidden;
+  button.setAttribute('aria-expanded', String(!place.hidden));
+  refreshTable(button.dataset.table);
+};
