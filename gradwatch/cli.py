@@ -14,7 +14,7 @@ from typing import Final
 
 from gradwatch import __version__
 from gradwatch.errors import GradwatchError
-from gradwatch.findings import ENOUGH_STEPS, Analysis, printable
+from gradwatch.findings import cannot_judge, printable
 
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
@@ -92,7 +92,7 @@ def check(options: argparse.Namespace) -> int:
 
     analysis = load(options.run, silence=options.silence).analysis
     name = printable(str(options.run))
-    reason = _cannot_judge(analysis)
+    reason = cannot_judge(analysis)
     if reason:
         return _refuse(f"{name} cannot be judged: {reason}.")
     found = analysis.at_least(options.fail_on)
@@ -104,6 +104,13 @@ def check(options: argparse.Namespace) -> int:
     noun = _of(options.fail_on, "finding" if len(found) == 1 else "findings")
     print(f"{name} fails with {len(found):,} {noun}: {printable(found[0].summary)}.")
     return 1
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Holds runs against a first one: 0 when none is worse, 1 when one is, 2 when that cannot be told."""
+    from gradwatch.commands.compare import compare as compare_runs  # noqa: PLC0415
+
+    return compare_runs(options, width=_width(), color=_wants_color())
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -154,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--fail-on", choices=("warning", "critical"), default="warning", help="warning by default")
     added.set_defaults(command=check)
 
+    added = _judging(
+        commands, "compare", "exit with 1 when a run is worse than the first one, and show where they differ"
+    )
+    added.add_argument("others", type=Path, nargs="+", metavar="OTHER", help="directory of a run to hold against RUN")
+    added.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as one HTML file as well")
+    added.set_defaults(command=compare)
+
     _on_run(commands, "verify", "check whether a run's files are whole").set_defaults(command=verify)
 
     added = commands.add_parser("explain", help="say how a kind of trouble is found, with every limit and its source")
@@ -201,16 +215,6 @@ def _fresh(out: Path) -> Path:
         candidate = out.with_name(f"{out.name}-{number}")
     candidate.mkdir(parents=True, exist_ok=True)
     return candidate
-
-
-def _cannot_judge(analysis: Analysis) -> str:
-    if analysis.steps == 0:
-        return "no step was captured"
-    if not analysis.judged:
-        return f"it has {_count(analysis.steps, 'captured step')}, and a verdict takes {ENOUGH_STEPS}"
-    if not analysis.passed and not analysis.findings:
-        return f"none of the checks applies to what was captured in {_count(analysis.steps, 'step')}"
-    return ""
 
 
 def _of(severity: str, noun: str) -> str:

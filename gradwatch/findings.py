@@ -178,6 +178,17 @@ def _sentence(finding: Finding) -> str:
     return " ".join(finding.title.split()[:MOST_WORDS]) + "."
 
 
+def cannot_judge(analysis: Analysis) -> str:
+    """Returns why a run cannot be judged, as a clause, or "" when it can."""
+    if analysis.steps == 0:
+        return "no step was captured"
+    if not analysis.judged:
+        return f"it has {_count(analysis.steps, 'captured step')}, and a verdict takes {ENOUGH_STEPS}"
+    if not analysis.passed and not analysis.findings:
+        return f"none of the checks applies to what was captured in {_count(analysis.steps, 'step')}"
+    return ""
+
+
 def _structural(finding: Finding) -> bool:
     return finding.kind in STRUCTURAL or any(_structural(symptom) for symptom in finding.symptoms)
 

@@ -18,6 +18,8 @@ from gradwatch.silences import Silence, parsed
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradwatch.comparison import Comparison
+
 
 class Run:
     """A run on disk, read when first asked and analysed when first asked.
@@ -82,6 +84,19 @@ class Run:
         except OSError as error:
             raise GradwatchError(f"cannot write the report to {target}: {error.strerror or error}.") from error
         return target
+
+    def compare(self, *others: Run) -> Comparison:
+        """Holds other runs against this one: is one of them worse, why, and where do they differ.
+
+        ``worse`` (True, False, or None when it cannot be told), ``why`` and ``verdict`` answer, and ``report(path)``
+        writes a page; ``gradwatch.comparison.judgement`` says what "worse" means.
+
+        Raises:
+            GradwatchError: for no other run, or more than seven.
+        """
+        from gradwatch import comparison  # noqa: PLC0415  only who compares runs pays for it
+
+        return comparison.compare([(run.recording, run.analysis) for run in (self, *others)])
 
     def _repr_html_(self) -> str:
         from html import escape  # noqa: PLC0415  only a notebook asks

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
+from gradwatch.comparison import Comparison
 from gradwatch.errors import GradwatchError
 from gradwatch.findings import SEVERITIES, Analysis, printable
 from gradwatch.recording import Recording
+from gradwatch_text.comparison import comparison_parts
 from gradwatch_text.facts import counted, facts
 from gradwatch_text.finding import finding_lines
 from gradwatch_text.lines import hang, wrap
@@ -49,7 +51,11 @@ class TextReporter:
             self._listed("Silenced", (finding.summary for finding in analysis.silenced)),
             self._listed("Data quality", recording.quality),
         ]
-        return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
+        return _joined(parts)
+
+    def render_comparison(self, comparison: Comparison) -> str:
+        """Returns two or more runs side by side, ending in a newline."""
+        return _joined(comparison_parts(comparison, self.width, self._paint))
 
     def _head(self, recording: Recording, analysis: Analysis) -> Iterator[str]:
         yield from self._styled(f"gradwatch · {recording.name}", "faint")
@@ -89,6 +95,11 @@ class TextReporter:
 
     def _styled(self, text: str, style: str) -> Iterator[str]:
         return (self._paint(line, style) for line in wrap(printable(text), self.width))
+
+
+def _joined(parts: Iterable[Iterable[str]]) -> str:
+    """Joins the lines of each part, and the parts by an empty line; a part without lines is left out."""
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
 
 
 def _counts(analysis: Analysis) -> str:

@@ -27,6 +27,7 @@ ROOMS = (
     *(
         "__main__",
         "cli",
+        "commands",
         "testing",
         "__init__",
         "watch",
@@ -39,6 +40,7 @@ ROOMS = (
         "silences",
         "explain",
         "rules",
+        "comparison",
         "plugins",
     ),
     *("examples", "findings", "recording", "store", "launch", "scalars"),
@@ -48,7 +50,7 @@ ROOMS = (
 
 ADAPTERS_MAY = {"plugins", "scalars", "recorder", "guard", "schedule", "record", "native", "statistics", "errors"}
 DEMONSTRATIONS_MAY = {"__init__", "examples"}
-REPORTERS_MAY = {"plugins", "findings", "recording", "record", "statistics", "errors"}
+REPORTERS_MAY = {"comparison", "plugins", "findings", "recording", "record", "statistics", "errors"}
 
 
 def sources(*folders: str) -> list[Path]:
