@@ -6,8 +6,9 @@ import base64
 import functools
 import gzip
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final, Protocol
 
 import jinja2
 from markupsafe import Markup
@@ -23,8 +24,20 @@ PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
 PLOTLY_SHA256: Final = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
 """SHA-256 of the bundle before compression."""
 
-SCRIPTS: Final = ("base", "plots", "heatmap", "lanes", "flow", "layer", "find", "moving", "main")
+SCRIPTS: Final = (
+    *("base", "plots", "rows", "heatmap", "lanes", "flow"),
+    *("layer", "brush", "find", "moving", "main"),
+)
 """The files of ``assets/page`` that are the page's script, in the order in which they are joined."""
+
+
+class WithData(Protocol):
+    """What is painted: whatever its template shows of it, and what its script needs, as JSON data."""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Plain data without non-finite numbers."""
+        ...
 
 
 def paint(page: Page, *, created: str = "") -> str:
@@ -34,25 +47,27 @@ def paint(page: Page, *, created: str = "") -> str:
         page: what to show.
         created: when the report was made, as it is to be written in the footer; "" leaves it out.
     """
-    script = _script()
-    return _template().render(
+    return fill("page.html.j2", ("style.css",), [f"page/{name}.js" for name in SCRIPTS], page, created)
+
+
+def fill(template: str, styles: Sequence[str], scripts: Sequence[str], page: WithData, created: str) -> str:
+    """Returns a template of ``assets`` filled with a page, with its style sheets, scripts, data and plotly.js inside.
+
+    The scripts are joined inside one function, so that the page has no name of ours but in it.
+    """
+    parts = "".join(_asset(name).decode() for name in scripts)
+    script = f"'use strict';\n(() => {{\n{parts}}})();"
+    return _template(template).render(
         page=page,
         created=created,
         shapes=SEVERITY_SHAPES,
         colours=Markup(style_variables()),  # noqa: S704
-        style=Markup(_asset("style.css").decode()),  # noqa: S704  our own file, no text of a run
+        style=Markup("".join(_asset(name).decode() for name in styles)),  # noqa: S704  our own files, no text of a run
         script=Markup(script),  # noqa: S704
         meta=Markup(json_island(page.meta)),  # noqa: S704  <, > and & are escaped in it
         policy=_policy(script),
         plotly=base64.b64encode(_asset(PLOTLY)).decode("ascii"),
     )
-
-
-@functools.cache
-def _script() -> str:
-    """Joins the script's files inside one function, so that the page has no name of ours but in it."""
-    parts = "".join(_asset(f"page/{name}.js").decode() for name in SCRIPTS)
-    return f"'use strict';\n(() => {{\n{parts}}})();"
 
 
 def _policy(script: str) -> str:
@@ -79,9 +94,9 @@ def _bundle() -> bytes:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(whole=whole, ellipsis=middle_ellipsis, short_words=short_words)
-    return environment.from_string(_asset("page.html.j2").decode())
+    return environment.from_string(_asset(name).decode())
