@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradwatch import explain
 from gradwatch.findings import SEVERITIES, Analysis, Finding
 from gradwatch.recording import Recording
 from gradwatch_html.curves import Curve, curve, metric_of
@@ -28,6 +29,7 @@ class Card:
         curve: what shows it, or None; drawn as ``spark`` and as ``figure``.
         figure_label: the figure in a sentence.
         symptoms: findings merged under it.
+        explained: what its rule says of itself, or None for a kind that no rule of ours finds.
     """
 
     finding: Finding
@@ -42,6 +44,7 @@ class Card:
     figure: Drawing | None
     figure_label: str
     symptoms: tuple[Card, ...]
+    explained: explain.Page | None
 
 
 def cards(
@@ -80,6 +83,7 @@ def _card(recording: Recording, finding: Finding, built: Mapping[str, Matrix], d
         None if shown is None else figure(shown),
         "" if shown is None else _label(finding, shown),
         _symptoms(recording, finding.symptoms, built, depth),
+        explain.page(finding.kind) if finding.kind in explain.summaries() else None,
     )
 
 

@@ -67,7 +67,7 @@ def build_page(recording: Recording, analysis: Analysis) -> Page:
     return Page(
         recording.name,
         facts.framework(recording),
-        analysis.verdict,
+        _verdict(analysis),
         facts.summary(recording, rows),
         recording.quality,
         counts(analysis),
@@ -91,6 +91,14 @@ def shown_in_strip(rows: Sequence[LayerRow]) -> list[LayerRow]:
     return (
         [row for row in rows if row.parameters or row.findings] if any(row.parameters for row in rows) else list(rows)
     )
+
+
+def _verdict(analysis: Analysis) -> str:
+    """Returns the verdict; where findings are silenced and no other is left, it does not call the run healthy."""
+    if not analysis.silenced or analysis.findings or not (analysis.judged and analysis.passed):
+        return analysis.verdict
+    quiet = f"{counted(len(analysis.silenced), 'finding')} {'is' if len(analysis.silenced) == 1 else 'are'} silenced"
+    return f"{quiet}; nothing else was found in {counted(analysis.layers, 'layer')} over {counted(analysis.steps, 'step')}."
 
 
 def _calm(recording: Recording, analysis: Analysis) -> str:

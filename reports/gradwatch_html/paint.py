@@ -16,7 +16,7 @@ from markupsafe import Markup
 from gradwatch_html.encode import json_island
 from gradwatch_html.page import Page
 from gradwatch_html.palette import style_variables
-from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, short_words, whole
+from gradwatch_html.words import SEVERITY_SHAPES, middle_ellipsis, short_words, unbroken, whole
 
 PLOTLY: Final = "plotly-cartesian-4.1.1.min.js.gz"
 """The bundle ``plotly.js-cartesian-dist-min`` of npm, compressed; of the plotly package's version."""
@@ -79,6 +79,11 @@ def _policy(script: str) -> str:
     )
 
 
+def _threshold(value: float) -> str:
+    """Writes a rule's limit: whole where it is whole."""
+    return whole(int(value)) if value.is_integer() and abs(value) < 1e6 else f"{value:g}"
+
+
 def _digest(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
 
@@ -98,5 +103,6 @@ def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(whole=whole, ellipsis=middle_ellipsis, short_words=short_words)
+    filters = {"ellipsis": middle_ellipsis, "short_words": short_words, "numbers": unbroken, "threshold": _threshold}
+    environment.filters.update(filters, whole=whole)
     return environment.from_string(_asset(name).decode())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Final
+
+from markupsafe import Markup, escape
 
 KIND_TITLES: Final = {
     "vanishing": "Vanishing gradients",
@@ -29,6 +32,7 @@ STATUS_WORDS: Final = {
     "missing": "in no optimizer",
     "foreign": "in the optimizer but not in the model",
 }
+_POWER: Final = re.compile(r"\d[\d.,]*e[-+]?\d+")
 _SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -88,3 +92,13 @@ def joined(parts: Iterable[str]) -> str:
     """Joins with commas and a final "and"."""
     items = list(parts)
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def unbroken(text: object) -> Markup:
+    """Escapes a text, and keeps numbers such as ``1.6e-10`` on one line: a browser would break at their minus."""
+    whole_text = str(text)
+    parts, at = [], 0
+    for match in _POWER.finditer(whole_text):
+        parts += [escape(whole_text[at : match.start()]), Markup('<span class="number">%s</span>') % match[0]]
+        at = match.end()
+    return Markup("").join([*parts, escape(whole_text[at:])])

@@ -50,7 +50,7 @@ ROOMS = (
 
 ADAPTERS_MAY = {"plugins", "scalars", "recorder", "guard", "schedule", "record", "native", "statistics", "errors"}
 DEMONSTRATIONS_MAY = {"__init__", "examples"}
-REPORTERS_MAY = {"comparison", "plugins", "findings", "recording", "record", "statistics", "errors"}
+REPORTERS_MAY = {"comparison", "explain", "plugins", "findings", "recording", "record", "statistics", "errors"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -250,7 +250,7 @@ def test_names_are_text_in_every_view(open_page: Sheet) -> None:
     page = open_page(render(dense([BREAKING, "b", "c"], 24, name=BREAKING)), link=f"#l={quote(BREAKING)}")
     assert layer_shown(page) == BREAKING
     assert BREAKING in text(page, ".run")
-    assert "</scr" in (page.text_content("#heatmap .yaxislayer-above") or "")
+    assert "</scr" in (page.text_content("#tree") or "")
     page.locator("#heatmap").scroll_into_view_if_needed()
     hover(page, "#heatmap", 0.5, 0.1)
     wait_for(page, "!document.getElementById('tip').hidden")

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const meta = JSON.parse($('meta').textContent);
 const {layers, findings, metrics, lanes, start} = meta;
 const SHAPES = {critical: '▲', warning: '■', notice: '●'}, MARKERS = {critical: 'triangle-up', warning: 'square', notice: 'circle'};
-const state = {layer: 0, step: 0, metric: start.metric, view: start.view, x: null, y: null};
+const state = {layer: 0, step: 0, metric: start.metric, view: start.view, rows: 'depth', folds: null, x: null, y: null, brush: null};
 const metricOf = new Map(metrics.map((metric) => [metric.key, metric]));
 const tables = {};
 let colours = meta.palettes.light, ready = false;
@@ -33,6 +33,11 @@ const ellipsis = (text, limit) => {
   return characters.length <= limit ? text : `${characters.slice(0, Math.max(1, limit - 1 - tail)).join('')}…${characters.slice(-tail).join('')}`;
 };
 const steps = (first, last) => (first === last ? `step ${whole(first)}` : `steps ${whole(first)} to ${whole(last)}`);
+// Writes text whose numbers such as 1.6e-10 do not break at their minus.
+const numbers = (element, text) => {
+  element.replaceChildren(...String(text).split(/(\d[\d.,]*e-\d+)/).map((part, i) => (i % 2 ? make('span', part, {class: 'number'}) : part)));
+  return element;
+};
 const extent = (list) => list.reduce(([low, high], v) => (v === null || !Number.isFinite(v) ? [low, high] : [Math.min(low, v), Math.max(high, v)]), [Infinity, -Infinity]);
 const narrow = () => window.innerWidth <= 760;
 

@@ -3,6 +3,7 @@
 let flow;
 const currentStep = () => (meta.flow ? meta.flow.steps[state.step] : null);
 const groupName = ([a, b]) => (a === b ? layers[a].name : `${layers[a].name} … ${layers[b].name}`);
+const slopeText = (slope) => (Math.abs(slope) < 0.005 ? 'flat' : `${slope > 0 ? '+' : '−'}${Math.abs(slope).toFixed(2)} decades`);
 const readFlow = async () => {
   if (!meta.flow) return;
   const data = new Float32Array(await inflate('flow')), groups = meta.flow.groups.length, columns = meta.flow.steps.length;
@@ -10,6 +11,13 @@ const readFlow = async () => {
   flow = {at, extent: extent(Array.from(data).filter((v) => v > 0))};
   $('step').max = columns - 1;
   $('step').parentElement.hidden = columns < 2;
+};
+// The straight line through the medians, and the flat one that a well-scaled network shows.
+const fitted = (median, slope, line) => {
+  const at = median.flatMap((v, i) => (Number.isFinite(v) && v > 0 ? [i] : [])), mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
+  if (slope === null) return [];
+  const middle_ = mean(at), height = mean(at.map((i) => Math.log10(median[i]))), ends = [at[0], at.at(-1)];
+  return [[slope, colours.second, 'dash'], [0, colours.passed, 'longdashdot']].map(([tilt, colour, dash]) => ({...line, x: ends, y: ends.map((i) => 10 ** (height + tilt * (i - middle_))), line: {color: colour, width: 1.3, dash}}));
 };
 const drawFlow = () => {
   if (!$('flow')) return;
@@ -22,6 +30,7 @@ const drawFlow = () => {
     {...line, y: both(l), line: {width: 0}}, {...line, y: both(h), line: {width: 0}, fill: 'tonexty', fillcolor: faint(colours.accent, 0.2)},
     {...line, y: state.step ? positive(ghost) : [], line: {color: colours.soft, width: 1.3, dash: 'dot'}},
     {type: 'scatter', mode: x.length > 60 ? 'lines' : 'lines+markers', x, y: positive(median), text: x.map((i) => `${names[i]}<br>median ${short(median[i])}, range ${short(low[i])} to ${short(high[i])}`), hovertemplate: '%{text}<extra></extra>', line: {color: colours.accent, width: 2}, marker: {size: 5}},
+    ...fitted(median, slopes[state.step], line),
     marks(bad, y, 'bad', hover(bad, 'non-finite')), marks(zeros, y, 'zero', hover(zeros, 'exactly zero')),
   ], layout({b: 42, r: 16}, {
     xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
@@ -29,7 +38,7 @@ const drawFlow = () => {
   const step = whole(all[state.step]), slope = slopes[state.step], per = groups.some(([a, b]) => a !== b) ? 'group of layers' : 'layer';
   [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
   $('slope').textContent = slope === null ? '' : Math.abs(slope) < 0.005 ? 'flat from input to output' : `${Math.abs(slope).toFixed(2)} decades ${slope > 0 ? 'more' : 'less'} per ${per} towards the output`;
-  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], ...(state.step ? [[colours.soft, `start (step ${whole(all[0])})`, 'stroke dotted']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
+  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], ...(slope === null ? [] : [[colours.second, `fitted: ${slopeText(slope)} per ${per}`, 'stroke dashed'], [colours.passed, 'expected: flat', 'stroke dashed']]), ...(state.step ? [[colours.soft, `start (step ${whole(all[0])})`, 'stroke dotted']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
   describe('flow', `Gradient rms by depth at step ${step}: ${$('slope').textContent || 'no finite gradients'}`);
   refreshTable('flow');
 };
@@ -43,7 +52,7 @@ const setStep = (index) => {
   requestAnimationFrame(() => {
     pending = false;
     drawFlow();
-    for (const id of ['heatmap', 'lanes', ...CHARTS]) if ($(id)?.layout?.shapes?.length) window.Plotly.relayout($(id), {'shapes[0].x0': currentStep(), 'shapes[0].x1': currentStep()});
+    for (const plot of stepPlots()) window.Plotly.relayout(plot, {'shapes[0].x0': currentStep(), 'shapes[0].x1': currentStep()});
     remember();
   });
 };

@@ -6,7 +6,7 @@ const drawLanes = () => {
   const shown = findings.slice(0, labels.length - lanes.length), gutter = gutters(), high = shown.length * lane + lanes.length * scalar - 8, data = [];
   const place = (i, top, height, used) => Object.assign(labels[i].style, {top: `${top + 8}px`, height: `${height}px`, width: small ? '100%' : `${gutter.l - used}px`});
   $('lanes').style.height = `${high + 46}px`;
-  const settings = layout({...gutter, b: 38}, {shapes: [cursor()], xaxis: stepAxis('lanes', gutter.l + gutter.r, {anchor: 'free', position: 0, ...stepTitle})});
+  const settings = layout({...gutter, b: 38}, {shapes: [cursor(), brushed()], xaxis: stepAxis('lanes', gutter.l + gutter.r, {anchor: 'free', position: 0, ...stepTitle})});
   settings.yaxis = {domain: [Math.max(0, 1 - shown.length * lane / high), 1], range: [shown.length - 0.5, -0.5], showticklabels: false, showgrid: false, visible: shown.length > 0};
   shown.forEach(({first, last, severity, title}, i) => {
     const y = i + (small ? 0.26 : 0), from = first ?? start.steps[0], to = last ?? start.steps[1], colour = colours[severity];

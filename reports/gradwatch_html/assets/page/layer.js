@@ -3,7 +3,7 @@
 const TIME_CHARTS = {gradient: 'gradient', ratio: 'update / weight', activation: 'activation', delta: 'activation gradient'};
 const CHARTS = [...Object.keys(TIME_CHARTS), 'shares', 'histogram'];
 const LINE_COLOURS = ['accent', 'second', 'notice', 'warning', 'critical', 'soft'];
-const USUAL = [10 ** -3.5, 10 ** -2.5], FLOAT16 = [[-24, 'float16 smallest'], [-14, 'float16 smallest normal'], [16, 'float16 largest']];
+const USUAL = [10 ** -3.5, 10 ** -2.5], FLOAT16 = [[-24, 'smallest'], [-14, 'smallest<br>normal'], [16, 'largest']];
 const finite = (line) => line.y.filter((v) => Number.isFinite(v ?? NaN)).length;
 const siteName = (name) => { const {name: layer} = layers[state.layer]; return name === layer ? 'output' : name.startsWith(layer) ? name.slice(layer.length + 1) : name; };
 const matrixLine = async (key, layer) => {
@@ -34,7 +34,7 @@ const timeChart = (id, {lines, bad, zeros}) => {
   const y = share ? {range: [0, Math.min(1.04, Math.max(0.0105, extent(all)[1] * 1.15))], tickformat: '~%', nticks: 5} : logAxis([...all, ...(usual ? USUAL : [])]);
   const colour = (line, i) => colours[line.colour ?? LINE_COLOURS[i]], band = {type: 'rect', layer: 'below', xref: 'paper', x0: 0, x1: 1, y0: USUAL[0], y1: USUAL[1], fillcolor: colours.band, line: {width: 0}};
   const data = [...lines.flatMap((line, i) => curve(line, colour(line, i), {}, format)), marks(bad, y, 'bad'), ...(share ? [] : [marks(zeros, y, 'zero')])];
-  draw(id, data, layout({}, {shapes: [cursor(), ...(usual ? [band] : [])], xaxis: stepAxis(id, 68), yaxis: y}));
+  draw(id, data, layout({}, {shapes: [cursor(), brushed(), ...(usual ? [band] : [])], xaxis: stepAxis(id, 68), yaxis: y}));
   legend(id, [...lines.map((line, i) => [colour(line, i), ellipsis(line.name, 40), 'stroke']), ...(usual ? [[colours.band, 'usual: 10⁻³·⁵ to 10⁻²·⁵']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
   const notes = [[lines.some((line) => line.rounded), 'Largest of the layer, rounded to 12%.'], [lines.some((line) => line.banded), 'Mean and range of neighbouring steps.'], [lines.some((line) => line.time.breaks.length > 1), 'Points: sampled steps.']];
   $(`${id}-note`).textContent = notes.filter(([applies]) => applies).map(([, text]) => text).join(' ');
@@ -53,12 +53,12 @@ const drawHistogram = async (layer) => {
     legend('histogram', [[colours.accent, 'share of elements']]);
   } else {
     const text = bins.map((bin) => columns.map((c) => `${name(bin)}<br>${steps(time.first[c], time.last[c])}: ${percent(share(bin, c) ?? 0)}`)), z = bins.map((bin) => columns.map((c) => (share(bin, c) === null ? null : Math.log10(share(bin, c)))));
-    draw('histogram', [{type: 'heatmap', x: edgesOf(time), y: [...bins, count].map(exponent), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(colours.elements), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout({}, {
-      shapes: [cursor(), ...limits.map(([y]) => ({type: 'line', xref: 'paper', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.critical, width: 1, dash: 'dash'}}))],
-      annotations: limits.map(([y, text_]) => ({xref: 'paper', x: 1, xanchor: 'right', y, yanchor: 'bottom', text: text_, showarrow: false, bgcolor: faint(colours.card, 0.85), borderpad: 1, font: {size: 11, color: colours.critical}})),
-      xaxis: stepAxis('histogram', 68, {showgrid: false}), yaxis: {...powers(low, high, 2), range: [low, high], showgrid: false},
+    draw('histogram', [{type: 'heatmap', x: edgesOf(time), y: [...bins, count].map(exponent), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(colours.elements), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout(limits.length ? {r: 66} : {}, {
+      shapes: [cursor(), brushed(), ...limits.map(([y]) => ({type: 'line', xref: 'paper', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.critical, width: 1, dash: 'dash'}}))],
+      annotations: limits.map(([y, text_]) => ({xref: 'paper', x: 1, xshift: 4, xanchor: 'left', align: 'left', y, yanchor: 'middle', text: text_, showarrow: false, font: {size: 11, color: colours.critical}})),
+      xaxis: stepAxis('histogram', limits.length ? 120 : 68, {showgrid: false}), yaxis: {...powers(low, high, 2), range: [low, high], showgrid: false},
     }));
-    legend('histogram', [[`linear-gradient(90deg, ${colours.elements.join(',')})`, '0.01% … 40% of the elements', 'ramp']]);
+    legend('histogram', [[`linear-gradient(90deg, ${colours.elements.join(',')})`, '0.01% … 40% of the elements', 'ramp'], ...(limits.length ? [[colours.critical, 'limits of float16', 'stroke dashed']] : [])]);
   }
   $('histogram-note').textContent = `Powers of two of |element|; blank where there is none.${layers[layer].dtype === 'bfloat16' ? ' bfloat16 reaches down to 2⁻¹³³, below this axis.' : ''}`;
   describe('histogram', `Histogram of |gradient| from 2^${exponent(0)} to 2^${exponent(count)} over ${columns.length} columns of steps`);
@@ -93,5 +93,5 @@ const heading = (layer, facts = []) => {
   $('layer-place').textContent = `layer ${whole(layer + 1)} of ${whole(layers.length)}`;
   for (const index of found.slice(0, 8)) list.append(make('a', `${SHAPES[findings[index].severity]} ${findings[index].word}`, {href: `#finding-${index}`, 'data-finding': index}));
   const words = [...(kind ? [kind] : []), ...parameters, ...(more ? [`and ${more} more parameters`] : []), ...facts];
-  $('layer-facts').replaceChildren(...words.map((text) => make('bdi', text)), ...(found.length ? [list] : []));
+  $('layer-facts').replaceChildren(...words.map((text) => numbers(make('bdi'), text)), ...(found.length ? [list] : []));
 };

@@ -5,17 +5,19 @@ const turn = (by) => { const box = $('layer')?.getBoundingClientRect(); openLaye
 const KEYS = {
   '/': () => $('find').focus(), j: () => turn(1), k: () => turn(-1), d: () => setTheme(dark() ? 'light' : 'dark'), '?': () => $('keys').showModal(),
   ArrowLeft: (event) => setStep(state.step - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => setStep(state.step + (event.shiftKey ? 10 : 1)),
+  r: () => $('heatmap') && setRows(Object.keys(ORDERS)[(Object.keys(ORDERS).indexOf(state.rows) + 1) % 3]),
+  Escape: () => { if (state.brush) { setBrush(null); remember(); } else if (state.x || state.y) resetZoom(); },
   m: () => $('heatmap') && setMetric(metrics[(metrics.findIndex((m) => m.key === state.metric) + 1) % metrics.length].key),
   v: () => $('heatmap') && setMetric(state.metric, state.view === 'change' ? 'value' : 'change'),
 };
 const CLICKS = {
   layer: (element) => openLayer(Number(element.dataset.layer)), finding: (element) => openFinding(Number(element.dataset.finding)),
-  view: (element) => setMetric(state.metric, element.dataset.view), show: (element) => showFinding(findings[element.dataset.show]), table: toggleTable,
+  view: (element) => setMetric(state.metric, element.dataset.view), fold: (element) => fold(element.dataset.fold), show: (element) => showFinding(findings[element.dataset.show]), table: toggleTable,
 };
 const wire = () => {
   Object.assign($('find'), {oninput: search, onkeydown: findKey, onblur: () => listHits(false)});
   $('theme').onclick = KEYS.d;
-  if ($('heatmap')) { $('metric').append(...metrics.map(({key, title}) => make('option', title, {value: key}))); $('metric').onchange = () => setMetric($('metric').value); $('reset').onclick = resetZoom; }
+  if ($('heatmap')) { $('metric').append(...metrics.map(({key, title}) => make('option', title, {value: key}))); $('metric').onchange = () => setMetric($('metric').value); $('reset').onclick = resetZoom; $('rows').onchange = () => setRows($('rows').value); $('fold').onclick = foldAll; }
   if ($('flow')) { $('step').oninput = () => setStep(Number($('step').value)); $('play').onclick = play; }
   if ($('layer')) { $('previous').onclick = () => openLayer(state.layer - 1, {scroll: false}); $('next').onclick = () => openLayer(state.layer + 1, {scroll: false}); }
   document.addEventListener('keydown', (event) => {
@@ -29,7 +31,7 @@ const wire = () => {
       if (element) { event.preventDefault(); action(element); return; }
     }
   });
-  window.addEventListener('hashchange', () => { const layer = readLink(); if (layer !== null) { openLayer(layer, {write: false}); drawHeatmap(); } });
+  window.addEventListener('hashchange', () => { const layer = readLink(); if (layer !== null) openLayer(layer, {write: false}); drawAll(); });
   let timer;
   window.addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(drawAll, 150); });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(root.dataset.theme));
@@ -51,6 +53,7 @@ const main = async () => {
   ready = true;
   if (metrics.length) await drawAll();
   if ($('heatmap')) wireHeatmap();
+  if (document.querySelector('.canvas')) { wireBrush(); setBrush(state.brush); }
   root.dataset.ready = 'true';
 };
 const fail = (sentence) => { $('trouble').hidden = false; $('trouble').textContent = `The plots are missing: ${sentence}`; for (const id of ['layers', 'time', 'depth', 'layer']) if ($(id)) $(id).hidden = true; };

@@ -18,6 +18,8 @@ const showFinding = ({metric, view, first}) => {
   state.x = state.y = null;
   setMetric(metric, view);
   if (first !== null && meta.flow) setStep(nearest(first));
+  drawLanes();
+  drawLayer();
   $('layers').scrollIntoView({block: 'start'});
 };
 const nearest = (step) => meta.flow.steps.reduce((best, s, i) => (Math.abs(s - step) < Math.abs(meta.flow.steps[best] - step) ? i : best), 0);
@@ -25,14 +27,22 @@ const remember = () => {
   const link = new URLSearchParams({l: layers[state.layer]?.name ?? '', i: state.layer});
   if (meta.flow) link.set('step', currentStep());
   if (state.metric) { link.set('metric', state.metric); link.set('view', state.view); }
-  if (state.x) link.set('x', state.x.map(Math.round).join('~'));
+  if (state.rows !== 'depth') link.set('rows', state.rows);
+  if (state.folds?.size === 0 && metrics.length) link.set('fold', '');
+  for (const key of [...state.folds ?? []].slice(0, 40)) link.append('fold', key);
+  if (state.brush) link.set('mark', state.brush.map(Math.round).join('-'));
+  if (state.x) link.set('x', state.x.map(Math.round).join('-'));
   try { history.replaceState(null, '', `#${link}`); } catch { /* a page inside another page has no address of its own */ }
 };
+const spanOf = (text) => { const span = /^(\d+)-(\d+)$/.exec(text ?? '')?.slice(1).map(Number); return span && span[0] < span[1] ? span : null; };
 const readLink = () => {
-  const link = new URLSearchParams(location.hash.slice(1)), named = layers.findIndex((layer) => layer.name === link.get('l')), x = (link.get('x') ?? '').split('~').map(Number);
+  const link = new URLSearchParams(location.hash.slice(1)), named = layers.findIndex((layer) => layer.name === link.get('l')), x = spanOf(link.get('x'));
   if (metricOf.has(link.get('metric'))) state.metric = link.get('metric');
   if (['change', 'value'].includes(link.get('view'))) state.view = link.get('view');
-  if (x.length === 2 && x[0] < x[1]) state.x = x;
+  state.x = x;
+  state.brush = spanOf(link.get('mark'));
+  state.rows = Object.hasOwn(ORDERS, link.get('rows')) ? link.get('rows') : 'depth';
+  state.folds = link.has('fold') ? new Set(link.getAll('fold').filter(Boolean)) : null;
   if (link.has('step') && meta.flow && Number.isFinite(Number(link.get('step')))) state.step = nearest(Number(link.get('step')));
   return named >= 0 ? named : link.has('i') && layers[link.get('i')] ? Number(link.get('i')) : null;
 };

@@ -12,7 +12,7 @@ const draw = (id, data, settings) => {
 };
 const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4}};
 const stepAxis = (id, margin, more = {}) => {
-  const range = more.range ?? fullRange(), room = $(id).clientWidth - margin;
+  const range = more.range ?? state.x ?? fullRange(), room = $(id).clientWidth - margin;
   const spacing = range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))};
   return {...spacing, range, tickformat: ',~s', hoverformat: ',d', ...more};
 };
@@ -37,7 +37,7 @@ const cursor = () => ({type: 'line', xref: 'x', yref: 'paper', x0: currentStep()
 const legend = (id, entries) => $(`${id}-legend`).replaceChildren(...entries.map(([colour, text, kind = 'block']) => {
   const item = make('span'), mark = item.appendChild(make('i', undefined, {class: kind}));
   mark.style.setProperty('--mark', colour);
-  item.append(make('bdi', text));
+  item.append(numbers(make('bdi'), text));
   return item;
 }));
 
