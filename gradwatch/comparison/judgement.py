@@ -52,20 +52,27 @@ class Judgement:
 
     Attributes:
         worse: whether the other run is worse than the first; None when that cannot be told.
-        why: one sentence that begins with the answer.
+        claim: the answer, as a clause.
+        reason: why, as a clause.
     """
 
     worse: bool | None
-    why: str
+    claim: str
+    reason: str
+
+    @property
+    def why(self) -> str:
+        """One sentence: the answer and its reason."""
+        return f"{self.claim}: {self.reason}."
 
 
 def judge(first: Compared, other: Compared, groups: FindingGroups) -> Judgement:
     """Says whether ``other`` is worse than ``first``; see the module for what that means."""
-    asked = f"whether {other.label} is worse than {first.label}"
     for run in (first, other):
         reason = cannot_judge(run.analysis)
         if reason:
-            return Judgement(None, f"Cannot tell {asked}: {run.label} cannot be judged, {reason}.")
+            asked = f"Cannot tell whether {other.label} is worse than {first.label}"
+            return Judgement(None, asked, f"{run.label} cannot be judged, {reason}")
     reason = _new_trouble(first, groups) or _broken_loss(first, other)
     change = _change_of_loss(first.loss, other.loss)
     if not reason and change is not None and change.higher:
@@ -74,8 +81,8 @@ def judge(first: Compared, other: Compared, groups: FindingGroups) -> Judgement:
             f"{change.given_up} of the gain up to step {change.step:,} is given up"
         )
     if reason:
-        return Judgement(True, f"{other.label} is worse than {first.label}: {reason}.")
-    return Judgement(False, f"{other.label} is not worse than {first.label}: {_reassurance(first, groups, change)}.")
+        return Judgement(True, f"{other.label} is worse than {first.label}", reason)
+    return Judgement(False, f"{other.label} is not worse than {first.label}", _reassurance(first, groups, change))
 
 
 def _new_trouble(first: Compared, groups: FindingGroups) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gradwatch.comparison import Comparison
 from gradwatch.findings import Analysis
 from gradwatch.recording import Recording
+from gradwatch_html.compare_page import paint_comparison
 from gradwatch_html.page import build_page
 from gradwatch_html.paint import paint
 
@@ -23,3 +25,7 @@ class HtmlReporter:
     def render(self, recording: Recording, analysis: Analysis) -> str:
         """Returns the whole page."""
         return paint(build_page(recording, analysis), created=self.created)
+
+    def render_comparison(self, comparison: Comparison) -> str:
+        """Returns the page that shows two or more runs side by side."""
+        return paint_comparison(comparison, created=self.created)
