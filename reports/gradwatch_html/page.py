@@ -11,10 +11,10 @@ from gradwatch.recording import Recording
 from gradwatch_html import facts
 from gradwatch_html.cards import Card, cards, counts
 from gradwatch_html.drawing import Cell, strip
-from gradwatch_html.layers import LayerRow, layer_rows
+from gradwatch_html.layers import LEVELS, LayerRow, layer_rows
 from gradwatch_html.metrics import matrices
 from gradwatch_html.script_data import script_data
-from gradwatch_html.words import counted, kind_title
+from gradwatch_html.words import counted, joined, kind_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Page:
         name, framework, verdict, summary: of the header and first lines.
         notes: data-quality notes.
         counts: (level, word, count).
-        cells: of the health strip.
+        cells, strip_label: of the health strip, and what it shows in a sentence.
         cards: findings, worst first.
         passed: kinds that passed, in words.
         not_applied: (kind in words, reason).
@@ -45,6 +45,7 @@ class Page:
     notes: tuple[str, ...]
     counts: list[tuple[str, str, int]]
     cells: list[Cell]
+    strip_label: str
     cards: list[Card]
     passed: list[str]
     not_applied: list[tuple[str, str]]
@@ -72,6 +73,7 @@ def build_page(recording: Recording, analysis: Analysis) -> Page:
         recording.quality,
         counts(analysis),
         strip(judged) if len(judged := shown_in_strip(rows)) > 1 else [],
+        _strip_label(judged),
         cards(recording, analysis, built, depth),
         [kind_title(kind) for kind in analysis.passed],
         [(kind_title(kind), reason) for kind, reason in analysis.not_applied.items()],
@@ -93,12 +95,20 @@ def shown_in_strip(rows: Sequence[LayerRow]) -> list[LayerRow]:
     )
 
 
+def _strip_label(rows: Sequence[LayerRow]) -> str:
+    words = {"unseen": "not judged"}
+    level_of = [row.level for row in rows]
+    found = [f"{level_of.count(level):,} {words.get(level, level)}" for level in LEVELS if level in level_of]
+    return f"{counted(len(rows), 'layer')} from input to output: {joined(found)}."
+
+
 def _verdict(analysis: Analysis) -> str:
     """Returns the verdict; where findings are silenced and no other is left, it does not call the run healthy."""
     if not analysis.silenced or analysis.findings or not (analysis.judged and analysis.passed):
         return analysis.verdict
     quiet = f"{counted(len(analysis.silenced), 'finding')} {'is' if len(analysis.silenced) == 1 else 'are'} silenced"
-    return f"{quiet}; nothing else was found in {counted(analysis.layers, 'layer')} over {counted(analysis.steps, 'step')}."
+    where = f"{counted(analysis.layers, 'layer')} over {counted(analysis.steps, 'step')}"
+    return f"{quiet}; nothing else was found in {where}."
 
 
 def _calm(recording: Recording, analysis: Analysis) -> str:

@@ -23,6 +23,8 @@ const drawLanes = () => {
     place(shown.length + k, top + (small ? 0 : head), small ? 24 : scalar - head - 8, 58);
   });
   draw('lanes', data, settings);
+  const found = findings.map(({title, first, last}) => `${title}: ${steps(first ?? start.steps[0], last ?? start.steps[1])}`), scalars = lanes.map((line) => `${line.title} from ${extent([...line.low, ...line.high]).map(short).join(' to ')}`);
+  describe('lanes', `Over ${steps(...start.steps)}. ${[...found.slice(0, 12), ...scalars].join('; ')}.`);
 };
 const padded = (values) => { const [low, high] = extent(values), room = (high - low || Math.abs(high) || 1) * 0.12; return Number.isFinite(low) ? [low - room, high + room] : [0, 1]; };
 tables.lanes = () => ({caption: 'Findings', head: ['finding', 'severity', 'first step', 'last step'], rows: findings.map((f) => [f.title, f.severity, ...[f.first, f.last].map((step) => (step === null ? '' : whole(step)))])});
