@@ -120,7 +120,9 @@ def compare(runs: Sequence[tuple[Recording, Analysis]]) -> Comparison:
         GradwatchError: for fewer than two runs, or more than there are labels.
     """
     if not 2 <= len(runs) <= len(LABELS):
-        raise GradwatchError(f"{len(runs)} runs cannot be compared; give 2 to {len(LABELS)}.")
+        raise GradwatchError(
+            f"{len(runs)} run{'s' if len(runs) != 1 else ''} given; a comparison takes 2 to {len(LABELS)}."
+        )
     compared = tuple(
         Compared(label, recording, analysis, loss(recording))
         for label, (recording, analysis) in zip(LABELS, runs, strict=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradwatch.comparison import Compared, Comparison, Pair
-from gradwatch.findings import Finding
+from gradwatch.findings import Finding, cannot_judge
 from gradwatch_html import facts
 from gradwatch_html.cards import Card, cards, counts
 from gradwatch_html.compare_data import RUN_LINES, compare_data
@@ -207,9 +207,9 @@ def _pair(pair: Pair, shown: Mapping[str, Mapping[int, Card]]) -> PairView:
         pair.judgement.reason,
         [
             Group(
-                f"Only in {theirs}", f"Nothing that {mine} has not.", [[entry(theirs, f)] for f in groups.only_other]
+                f"Only in {theirs}", _nothing(pair.other, pair.first), [[entry(theirs, f)] for f in groups.only_other]
             ),
-            Group(f"Only in {mine}", f"Nothing that {theirs} has not.", [[entry(mine, f)] for f in groups.only_first]),
+            Group(f"Only in {mine}", _nothing(pair.first, pair.other), [[entry(mine, f)] for f in groups.only_first]),
             Group(
                 f"In {mine} and {theirs}",
                 "No finding in both.",
@@ -220,3 +220,9 @@ def _pair(pair: Pair, shown: Mapping[str, Mapping[int, Card]]) -> PairView:
         f"{counted(len(match.pairs), 'layer')} matched of {mine} and {theirs}, {len(match.renamed):,} by another name",
         [(label, ", ".join(map(kind_title, sorted(kinds)))) for label, kinds in unequal if kinds],
     )
+
+
+def _nothing(run: Compared, than: Compared) -> str:
+    """Says that a run has no finding of its own; never that all is well when it could not be judged."""
+    unjudged = cannot_judge(run.analysis)
+    return f"{run.label} cannot be judged: {unjudged}." if unjudged else f"Nothing that {than.label} has not."

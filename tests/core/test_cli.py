@@ -225,6 +225,71 @@ def test_report_refuses_a_place_that_cannot_be_written(
     assert ONE_SENTENCE.fullmatch(capsys.readouterr().err)
 
 
+def test_compare_passes_a_run_that_is_not_worse(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing new in the later run: exit code 0, and the comparison with its sentence on standard output."""
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / "healthy")]) == 0
+    shown = capsys.readouterr()
+    assert "B is not worse than A: it has no finding of warning or worse that A has not" in shown.out
+    assert shown.err == ""
+
+
+def test_compare_fails_a_run_that_is_worse(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new finding in any later run: exit code 1, and which run and why in one sentence; the other way round 0."""
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / "healthy"), str(runs / "sick")]) == 1
+    shown = capsys.readouterr().out
+    assert "C is worse than A: it has a critical finding that A has not: " in " ".join(shown.split())
+    assert "FINDINGS ONLY IN C\n" in shown
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert cli.main(["compare", str(runs / "sick"), str(runs / "healthy")]) == 0
+
+
+@pytest.mark.parametrize("unjudged", ["short", "nothing"])
+def test_compare_cannot_tell_of_a_run_without_a_verdict(
+    runs: Path, unjudged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few steps: exit code 2, the comparison on standard output, and the reason in one sentence on the other."""
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / unjudged)]) == 2
+    shown = capsys.readouterr()
+    assert ONE_SENTENCE.fullmatch(shown.err)
+    assert "Cannot tell whether B is worse than A: B cannot be judged" in shown.err
+    assert "Layers: " in shown.out
+
+
+@pytest.mark.parametrize(("make", "words"), NONSENSE, ids=[make.__name__ for make, _ in NONSENSE])
+def test_compare_refuses_nonsense_in_one_sentence(
+    runs: Path, make: Callable[[Path], Path], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One run that cannot be read: exit code 2, its path in one sentence on standard error, and nothing else."""
+    path = make(tmp_path)
+    assert cli.main(["compare", str(runs / "healthy"), str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ONE_SENTENCE.fullmatch(shown.err)
+    assert words in shown.err
+    assert str(path) in shown.err
+
+
+def test_compare_writes_the_page_where_it_is_told(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path of the page stands below the comparison; a place that cannot be written is refused."""
+    target = tmp_path / "deep" / "page.html"
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / "sick"), "--html", str(target)]) == 1
+    assert capsys.readouterr().out.endswith(f"\n\n{target}\n")
+    assert "<html" in target.read_text(encoding="utf-8")
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / "sick"), "--html", str(tmp_path)]) == 2
+    assert ONE_SENTENCE.fullmatch(capsys.readouterr().err)
+
+
+def test_compare_silences_what_is_known(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody wants to be told makes no run worse; its loss still does."""
+    assert cli.main(["compare", str(runs / "healthy"), str(runs / "sick"), "--silence", "vanishing"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "B is worse than A: its loss ends at 2.3, that of A at 1." in shown
+    assert "FINDINGS ONLY" not in shown
+
+
 def test_report_opens_the_page_when_asked(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--open gives the browser the address of the written file."""
     opened: list[str] = []

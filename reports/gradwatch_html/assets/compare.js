@@ -5,6 +5,12 @@ const BAD_IN_FIRST = 4;
 const named = ({label, name}) => `${label} ${ellipsis(name, 40)}`;
 const both = ([a, b]) => (a === b ? a : `${a} → ${b}`);
 const times = (log) => (Math.abs(log) < 0.005 ? 'the same' : `${short(10 ** log)} times`);
+// Where a name is too long for its place, leaves out the modules that all names begin with: what tells them apart must be seen.
+const tellApart = (names, characters) => {
+  const split = names.map((name) => name.split('.')), shared = split[0].findIndex((part, i) => split.some((parts) => parts[i] !== part || i === parts.length - 1));
+  const fits = names.every((name) => name.length <= characters);
+  return (fits || names.length < 2 || shared < 1 ? names : split.map((parts) => `…${parts.slice(shared).join('.')}`)).map((name) => escaped(ellipsis(name, characters)));
+};
 const runLine = ({colour, dash}) => ({color: colours[colour], dash, width: 2});
 const strokes = () => {
   for (const path of document.querySelectorAll('[data-line]')) {
@@ -32,7 +38,8 @@ const ratioText = (metric, code) => (code > 7 ? times(ratioOf(metric, code)) : m
 const gutter = () => (narrow() ? {l: 118, r: 14, b: 38} : {l: 188, r: 18, b: 38});
 const rowNames = (names, high, characters) => {
   const stride = Math.max(1, Math.ceil(names.length / Math.min(14, Math.floor(high / 22)))), rows = names.map((_, i) => i).filter((i) => i % stride === 0);
-  return {tickmode: 'array', tickvals: rows, ticktext: rows.map((i) => escaped(ellipsis(names[i][1], characters)))};
+  const labels = tellApart(names.map((name) => name[1]), characters);
+  return {tickmode: 'array', tickvals: rows, ticktext: rows.map((i) => labels[i])};
 };
 const drawRatio = async () => {
   if (!$('ratio')) return;
@@ -50,9 +57,9 @@ const drawRatio = async () => {
     xaxis: stepAxis('ratio', room.l + room.r, {range: [edges[0], edges.at(-1)], showgrid: false, ...stepTitle}),
     yaxis: {range: [rows - 0.5, -0.5], showgrid: false, ...rowNames(metric.names, high, Math.floor((room.l - 10) / 6.4))},
   }));
-  const seen = new Set(special.flat()), most = metric.range < 1 ? short(10 ** metric.range) : power(10, metric.range), [first, other] = metric.runs;
+  const seen = [...new Set(cells.flatMap((line) => line.map(({code}) => code)))].filter((code) => code > 1 && code < 7).sort(), most = metric.range < 1 ? short(10 ** metric.range) : power(10, metric.range), [first, other] = metric.runs;
   const ends = narrow() ? `÷${most} … ×${most}` : `${most} times larger in ${first} … the same … ${most} times larger in ${other}`;
-  legend('ratio', [[`linear-gradient(90deg, ${colours.change.join(',')})`, ends, 'ramp'], ...['exactly zero in one run', 'non-finite'].map((word, i) => [kinds[i], word]).filter((_, i) => seen.has(i))]);
+  legend('ratio', [[`linear-gradient(90deg, ${colours.change.join(',')})`, ends, 'ramp'], ...seen.map((code) => [kinds[code < BAD_IN_FIRST ? 0 : 1], metric.words[code]])]);
   $('ratio-note').textContent = `${metric.title}: largest of each bucket of common steps; layers by their name in ${other}. Blank where it was not captured in both.`;
   describe('ratio', `${metric.title}, ${rows} common layers from input at the top to output, ${steps(metric.first[0], metric.last.at(-1))}`);
   $('metric').value = metric.key;
@@ -91,7 +98,7 @@ const rowName = (names) => names.join(' … ');
 const drawFlow = () => {
   if (!$('flow')) return;
   const {names, steps: all} = meta.flow, x = names.map((_, i) => i), y = logAxis(flow.extent), wide = $('flow').clientWidth - 70;
-  const most = Math.max(2, Math.min(12, Math.floor(wide / 120))), stride = Math.ceil(x.length / most), room = Math.floor(wide / Math.min(x.length, most) / 7), ticks = x.filter((i) => i % stride === 0);
+  const most = Math.max(2, Math.min(12, Math.floor(wide / 120))), stride = Math.ceil(x.length / most), room = Math.floor(wide / Math.min(x.length, most) / 7), ticks = x.filter((i) => i % stride === 0), labels = tellApart(names.map((name) => name[0]), room);
   const curves = runs.map((_, run) => flow.at(run, state.step)), texts = names.map((name) => escaped(ellipsis(rowName(name), 70)));
   const special = (kind, test) => marks(x.filter((i) => curves.some((line) => test(line[i]))), y, kind, {hovertemplate: undefined, hoverinfo: 'skip'});
   const line = (run, i) => ({
@@ -99,7 +106,7 @@ const drawFlow = () => {
     text: x.map((k) => `${texts[k]}<br>${escaped(named(run))}: ${short(curves[i][k])}`), hovertemplate: '%{text}<extra></extra>',
   });
   draw('flow', [...runs.map(line), special('bad', (v) => v === Infinity), special('zero', (v) => v === 0)], layout({b: 42, r: 16}, {
-    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(names[i][0], room))), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
+    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => labels[i]), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
   }));
   const step = whole(all[state.step]);
   [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
