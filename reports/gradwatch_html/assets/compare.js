@@ -113,7 +113,7 @@ const drawFlow = () => {
   $('step').setAttribute('aria-valuetext', `step ${step}`);
   const bad = curves.some((line_) => line_.includes(Infinity)), zero = curves.some((line_) => line_.includes(0));
   legend('flow', [...runs.map((run) => [colours[run.colour], named(run), `stroke ${run.dash}`]), ...(bad ? [[colours.bad, 'non-finite']] : []), ...(zero ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
-  $('flow-note').textContent = 'Median gradient rms of each layer’s parameters. Layers of all runs in one order; a line passes over layers that its run does not have.';
+  $('flow-note').textContent = `Median gradient rms of each layer’s parameters at step ${step}. Layers of all runs in one order; a line passes over layers that its run does not have.`;
   describe('flow', `Gradient rms by depth at step ${step}: ${runs.map((run, i) => `${named(run)} ${extent(curves[i].filter((v) => v > 0)).map(short).join(' to ')}`).join('; ')}`);
   refreshTable('flow');
 };
