@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from gradwatch.examples.synthetic import SyntheticRun
 from gradwatch.record import PARAMETER_SIGNALS, Block, Site, SiteTable, StepRecord
-from gradwatch.recording import Recording, from_records
+from gradwatch.recording import Panel, Recording, StepTable, from_records
 from gradwatch.statistics import concatenate, measure
 
 Scale = Callable[[str, int, int], float]
@@ -69,3 +71,34 @@ def dense(
             facts = {"learning_rate": 0.01}
             records.append(StepRecord(step, owner, 0.1 * step, False, tuple(blocks), facts, {"loss": 1 / (1 + step)}))
     return from_records(records, table, name=name, quality=quality)
+
+
+def lengthened(recording: Recording, steps: int) -> Recording:
+    """Returns a run with the sites of a short one and ``steps`` captured steps, at each of which every number differs.
+
+    Args:
+        recording: whose captured steps are repeated.
+        steps: captured steps of the result.
+    """
+    random = np.random.default_rng(1)
+
+    def panel(short: Panel) -> Panel:
+        row = np.arange(steps) % len(short.steps)
+        loud = np.exp(np.cumsum(random.normal(size=(steps, len(short.sites))) * 0.05, axis=0))
+        columns = {name: getattr(short, name)[row] for name in ("stage", "n", "nan", "inf", "zeros", "subnormal")}
+        sizes = {name: getattr(short, name)[row] * loud for name in ("l2", "sum", "absmax")}
+        units = None if short.units is None else short.units[:, row]
+        taken = np.arange(0, steps, max(1, steps // 128)) if len(short.histogram_steps) else short.histogram_steps
+        bins = short.histogram[np.arange(len(taken)) % max(1, len(short.histogram_steps))]
+        shifted = np.roll(bins, 1, axis=2) + random.integers(0, 9, bins.shape, dtype=np.uint32) * (bins > 0)
+        more: dict[str, Any] = {"histogram_steps": taken, "histogram": shifted.astype(np.uint32), "units": units}
+        return replace(short, steps=np.arange(steps), **columns, **sizes, **more)
+
+    def table(short: StepTable) -> StepTable:
+        row = np.arange(steps) % len(short.steps)
+        facts, logged = ({k: v[row] for k, v in part.items()} for part in (short.facts, short.logged))
+        return StepTable(np.arange(steps), np.arange(steps, dtype=np.float64), short.skipped[row], facts, logged)
+
+    panels = {key: panel(short) for key, short in recording.panels.items()}
+    tables = {key: table(short) for key, short in recording.step_tables.items()}
+    return replace(recording, panels=panels, step_tables=tables)

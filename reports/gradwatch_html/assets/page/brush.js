@@ -14,10 +14,13 @@ const setBrush = (range) => {
 // Everything over steps, when the shown steps have changed.
 const redrawSteps = async () => {
   await drawHeatmap();
-  drawLanes();
-  await drawLayer();
   remember();
+  await frame();
+  drawLanes();
+  await frame();
+  await drawLayer();
 };
+const frame = () => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
 const zoomToBrush = () => { Object.assign(state, {x: state.brush}); setBrush(null); redrawSteps(); };
 const stepAt = (plot, clientX) => {
   const {_offset: left, _length: wide} = plot._fullLayout.xaxis, [low, high] = plot._fullLayout.xaxis.range, share = (clientX - plot.getBoundingClientRect().left - left) / wide;

@@ -3,7 +3,7 @@
 let flow;
 const currentStep = () => (meta.flow ? meta.flow.steps[state.step] : null);
 const groupName = ([a, b]) => (a === b ? layers[a].name : `${layers[a].name} … ${layers[b].name}`);
-const slopeText = (slope) => (Math.abs(slope) < 0.005 ? 'flat' : `${slope > 0 ? '+' : '−'}${Math.abs(slope).toFixed(2)} decades`);
+const slopeText = (slope, per) => (Math.abs(slope) < 0.005 ? 'flat' : `${slope > 0 ? '+' : '−'}${Math.abs(slope).toFixed(2)} decades per ${per}`);
 const readFlow = async () => {
   if (!meta.flow) return;
   const data = new Float32Array(await inflate('flow')), groups = meta.flow.groups.length, columns = meta.flow.steps.length;
@@ -23,7 +23,7 @@ const drawFlow = () => {
   if (!$('flow')) return;
   const {steps: all, groups, slopes} = meta.flow, [median, low, high] = [0, 1, 2].map((part) => flow.at(part, state.step)), ghost = flow.at(0, 0), x = median.map((_, i) => i);
   const positive = (list) => list.map((v) => (Number.isFinite(v) && v > 0 ? v : null)), [l, h] = [positive(low), positive(high)], both = (list) => list.map((v, i) => (l[i] === null || h[i] === null ? null : v));
-  const wide = $('flow').clientWidth - 70, most = Math.max(2, Math.min(12, Math.floor(wide / 110))), stride = Math.ceil(x.length / most), room = Math.floor(wide / Math.min(x.length, most) / 6.8);
+  const wide = $('flow').clientWidth - 70, longest = Math.min(narrow() ? 16 : 30, Math.max(...groups.map(([a]) => layers[a].name.length))), most = Math.max(2, Math.min(12, Math.floor(wide / (longest * 6.8 + 14)))), stride = Math.ceil(x.length / most), room = Math.min(40, Math.floor(wide / Math.ceil(x.length / stride) / 6.8));
   const y = logAxis(flow.extent), ticks = x.filter((i) => i % stride === 0), zeros = x.filter((i) => median[i] === 0), bad = x.filter((i) => median[i] === Infinity);
   const names = groups.map((group) => escaped(ellipsis(groupName(group), 70))), line = {type: 'scatter', mode: 'lines', x, hoverinfo: 'skip'}, hover = (list, word) => ({text: list.map((i) => `${names[i]}: ${word}`), hovertemplate: '%{text}<extra></extra>'});
   draw('flow', [
@@ -32,13 +32,13 @@ const drawFlow = () => {
     {type: 'scatter', mode: x.length > 60 ? 'lines' : 'lines+markers', x, y: positive(median), text: x.map((i) => `${names[i]}<br>median ${short(median[i])}, range ${short(low[i])} to ${short(high[i])}`), hovertemplate: '%{text}<extra></extra>', line: {color: colours.accent, width: 2}, marker: {size: 5}},
     ...fitted(median, slopes[state.step], line),
     marks(bad, y, 'bad', hover(bad, 'non-finite')), marks(zeros, y, 'zero', hover(zeros, 'exactly zero')),
-  ], layout({b: 42, r: 16}, {
-    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
+  ], layout({b: 46, r: 16}, {
+    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => escaped(ellipsis(layers[groups[i][0]].name, room))), tickangle: 0, ticklabelstandoff: 8, title: {text: 'input → output', standoff: 6}}, yaxis: y,
   }));
   const step = whole(all[state.step]), slope = slopes[state.step], per = groups.some(([a, b]) => a !== b) ? 'group of layers' : 'layer';
   [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
   $('slope').textContent = slope === null ? '' : Math.abs(slope) < 0.005 ? 'flat from input to output' : `${Math.abs(slope).toFixed(2)} decades ${slope > 0 ? 'more' : 'less'} per ${per} towards the output`;
-  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], ...(slope === null ? [] : [[colours.second, `fitted: ${slopeText(slope)} per ${per}`, 'stroke dashed'], [colours.passed, 'expected: flat', 'stroke dashed']]), ...(state.step ? [[colours.soft, `start (step ${whole(all[0])})`, 'stroke dotted']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
+  legend('flow', [[colours.accent, 'median of the layer’s parameters', 'stroke'], [faint(colours.accent, 0.3), 'range'], ...(slope === null ? [] : [[colours.second, `fitted: ${slopeText(slope, per)}`, 'stroke dashed'], [colours.passed, 'expected: flat', 'stroke dashed']]), ...(state.step ? [[colours.soft, `start (step ${whole(all[0])})`, 'stroke dotted']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
   describe('flow', `Gradient rms by depth at step ${step}: ${$('slope').textContent || 'no finite gradients'}`);
   refreshTable('flow');
 };

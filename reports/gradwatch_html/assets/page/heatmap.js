@@ -128,7 +128,7 @@ const scaleOfView = ({metric, change, cells}) => {
 };
 const drawHeatmap = async () => {
   if (!$('heatmap')) return;
-  const metric = metricOf.get(state.metric), data = await codes(metric.key), change = state.view === 'change' && !metric.share;
+  const began = performance.now(), metric = metricOf.get(state.metric), data = await codes(metric.key), change = state.view === 'change' && !metric.share;
   const gutter = gutters(), {clientWidth, clientHeight} = $('heatmap'), size = {high: clientHeight - 46, wide: clientWidth - gutter.l - gutter.r}, dots = Math.min(2, window.devicePixelRatio || 1);
   const view = {metric, data, change, ...arrange(metric, data)};
   Object.assign(view, windowOf(metric, view), {kinds: [colours.absent, colours.zero, colours.bad]});
@@ -140,6 +140,7 @@ const drawHeatmap = async () => {
   drawGutter(metric, heat, [heat.r0, heat.r1], size.high, gutter.l);
   await drawAxes(heat, gutter, size);
   tellHeatmap(heat);
+  performance.measure('heatmap', {start: began});
 };
 const drawAxes = ({metric, x, r0, r1, ...view}, gutter, size) => {
   const outline = outlines(metric, view, x, [r0, r1], size), mouse = matchMedia('(pointer: fine)').matches;

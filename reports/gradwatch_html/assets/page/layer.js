@@ -66,7 +66,7 @@ const drawHistogram = async (layer) => {
 };
 const drawLayer = async () => {
   if (!$('layer')) return;
-  const layer = state.layer, found = await linesOf(layer), missing = [], facts = [], shown = (id, wanted) => { $(`${id}-figure`).hidden = !wanted; };
+  const began = performance.now(), layer = state.layer, found = await linesOf(layer), missing = [], facts = [], shown = (id, wanted) => { $(`${id}-figure`).hidden = !wanted; };
   if (layer !== state.layer) return;
   for (const [id, title] of Object.entries(TIME_CHARTS)) {
     const {lines, bad, matrix} = found[id], drawn = bad.length > 1 || lines.some((line) => finite(line) > 1);
@@ -84,6 +84,7 @@ const drawLayer = async () => {
   heading(layer, facts);
   $('layer-missing').textContent = missing.length ? `Not captured for this layer: ${missing.join(', ')}.` : '';
   for (const id of CHARTS) if (!$(`${id}-figure`).hidden) refreshTable(id);
+  performance.measure('layer', {start: began});
 };
 const heading = (layer, facts = []) => {
   const {name, kind, level: health, parameters, more, found} = layers[layer], levels = $('layer-level'), list = make('span');
