@@ -19,6 +19,9 @@ from gradwatch_text.strip import MARKS
 
 MOST_NAMES: Final = 6
 MOST_DIFFERENT: Final = 5
+SAME: Final = 0.005
+"""Decades, 1 %, within which two numbers are called the same."""
+
 _BULLET: Final = "  - "
 
 
@@ -107,6 +110,9 @@ def _ratio(ratio: Ratio, pair: Pair, width: int) -> Iterator[str]:
     steps = f"{int(ratio.first[0]):,} to {int(ratio.last[-1]):,}"
     label = f"{pair.other.label} / {pair.first.label}"
     yield from wrap(f"{ratio.title[0].upper()}{ratio.title[1:]}, {label}, medians over steps {steps}:", width)
+    if np.abs(median).max() < SAME:
+        yield from hang(_BULLET, f"the same in {counted(len(names), 'layer')}", width)
+        return
     yield from hang(_BULLET, f"{_times(float(np.median(median)))} in the median layer", width)
     order = np.argsort(-np.abs(median), kind="stable")[:MOST_DIFFERENT]
     for i in order.tolist():
@@ -114,8 +120,8 @@ def _ratio(ratio: Ratio, pair: Pair, width: int) -> Iterator[str]:
 
 
 def _times(log: float) -> str:
-    """Writes a ratio given by its log10; ``"1.3 times"``."""
-    return f"{10**log:.2g} times"
+    """Writes a ratio given by its log10: ``1.3 times``."""
+    return "the same" if abs(log) < SAME else f"{10**log:.2g} times"
 
 
 def _unequal_checks(pair: Pair, width: int) -> Iterator[str]:
