@@ -22,6 +22,7 @@ from gradwatch_html.compare_data import LEVELS, RUN_LINES, SAME_CODE, compare_da
 from gradwatch_html.compare_page import build_compare_page
 from tests.html.building import dense, synthetic
 from tests.html.conftest import Sheet, wait_for
+from tests.html.test_html_access import violations
 from tests.html.test_html_browser import BREAKING, PAYLOADS, hover, text
 from tests.html.test_html_page import Reading, finding
 
@@ -301,3 +302,20 @@ def test_degenerate_runs_open_without_an_error(open_page: Sheet, recordings: tup
     assert text(page, "h1").endswith("A.")
     drawn = {plot: page.locator(f"#{plot}").count() for plot in ("ratio", "flow", "loss")}
     assert page.locator("p.calm:visible").count() == 3 - sum(drawn.values())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_audit_finds_nothing(open_page: Sheet, width: int, scheme: str) -> None:
+    """With everything unfolded and every table shown, axe finds no violation."""
+    sick, well = synthetic(12, 120, "vanishing"), synthetic(8, 120)
+    page = open_page(
+        render(sick, sick, well, dense(["a", "b"], 20, bad_from=9)),
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+    )
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    for table in ("ratio", "flow", "loss"):
+        page.click(f"[data-table={table}]")
+    assert violations(page) == []
