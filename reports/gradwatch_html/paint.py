@@ -81,7 +81,7 @@ def _policy(script: str) -> str:
 
 def _threshold(value: float) -> str:
     """Writes a rule's limit: whole where it is whole."""
-    return whole(int(value)) if value.is_integer() and abs(value) < 1e6 else f"{value:g}"
+    return whole(int(value)) if value.is_integer() and abs(value) < 1e6 else f"{value:g}".replace("e-0", "e-")
 
 
 def _digest(data: bytes) -> str:
