@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gradwatch import plugins
-from gradwatch.comparison import ComparisonReporter
+from gradwatch.comparison import reporter_of_comparisons
 from gradwatch.errors import GradwatchError
 from gradwatch.findings import printable
 from gradwatch.run import load
@@ -25,8 +24,7 @@ def compare(options: argparse.Namespace, *, width: int, color: bool) -> int:
     """
     first, *others = [load(path, silence=options.silence) for path in (options.run, *options.others)]
     comparison = first.compare(*others)
-    reporter = plugins.reporter("text", width=width, color=color)
-    assert isinstance(reporter, ComparisonReporter)
+    reporter = reporter_of_comparisons("text", width=width, color=color)
     sys.stdout.write(reporter.render_comparison(comparison))
     if options.html is not None:
         print(f"\n{printable(str(comparison.report(options.html)))}")

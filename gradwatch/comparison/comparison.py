@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from gradwatch import plugins
 from gradwatch.comparison.compared import Compared
@@ -61,6 +61,9 @@ class Comparison:
     flow: Flow | None
     facts: tuple[Fact, ...]
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(run.recording.name for run in self.runs)}: {self.verdict})"
+
     @property
     def worse(self) -> bool | None:
         """Whether any later run is worse than the first; None when none is known to be and one cannot be told."""
@@ -85,10 +88,7 @@ class Comparison:
         Raises:
             GradwatchError: when there is no such reporter, it renders no comparisons, or the file cannot be written.
         """
-        made = plugins.reporter(reporter)
-        if not isinstance(made, ComparisonReporter):
-            raise GradwatchError(f"the reporter {reporter!r} renders no comparisons; choose html or text.")
-        target, text = Path(path), made.render_comparison(self)
+        target, text = Path(path), reporter_of_comparisons(reporter).render_comparison(self)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_whole(target, text.encode("utf-8", "replace"))
@@ -111,6 +111,18 @@ class ComparisonReporter(Protocol):
     def render_comparison(self, comparison: Comparison) -> str:
         """Returns the whole comparison as text."""
         ...
+
+
+def reporter_of_comparisons(name: str, **options: Any) -> ComparisonReporter:
+    """Returns a new reporter by its entry point's name, made with options of its own.
+
+    Raises:
+        GradwatchError: when there is none of that name, or it renders no comparisons.
+    """
+    made = plugins.reporter(name, **options)
+    if not isinstance(made, ComparisonReporter):
+        raise GradwatchError(f"the reporter {name!r} renders no comparisons; choose html or text.")
+    return made
 
 
 def compare(runs: Sequence[tuple[Recording, Analysis]]) -> Comparison:

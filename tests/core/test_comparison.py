@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gradwatch import frames, plugins
 from gradwatch.analyze import analyze
-from gradwatch.comparison import Comparison, compare
+from gradwatch.comparison import Comparison, compare, reporter_of_comparisons
 from gradwatch.comparison.compared import Compared
 from gradwatch.comparison.curves import FLOW_STEPS, Loss
 from gradwatch.comparison.judgement import Judgement, judge
@@ -460,7 +460,7 @@ def test_degenerate_runs_are_compared(first: str, other: str) -> None:
     comparison = of(DEGENERATE[first], DEGENERATE.get(other, synthetic()))
     assert comparison.worse in (True, False, None)
     assert comparison.why.endswith(".")
-    assert comparison.why in " ".join(plugins.reporter("text").render_comparison(comparison).split())  # type: ignore[attr-defined]
+    assert comparison.why in " ".join(reporter_of_comparisons("text").render_comparison(comparison).split())
 
 
 def test_a_run_compares_itself_and_writes_the_page(tmp_path: Path) -> None:
@@ -469,6 +469,7 @@ def test_a_run_compares_itself_and_writes_the_page(tmp_path: Path) -> None:
     other = example_run(tmp_path / "other", layers=4, steps=40, fault="exploding")
     comparison = first.compare(other)
     assert comparison.worse is True
+    assert repr(comparison) == "Comparison(first, other: B is worse than A.)"
     assert [run.recording.name for run in comparison.runs] == ["first", "other"]
     assert len(first.compare(other, first).pairs) == 2
     page = comparison.report(tmp_path / "deep" / "page.html")
@@ -485,6 +486,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, monkeypatch: pytest.
         run.compare(*[run] * 8)
     with pytest.raises(GradwatchError, match="cannot write the comparison to"):
         run.compare(run).report(tmp_path)
-    monkeypatch.setattr(plugins, "reporter", lambda _: object())
+    monkeypatch.setattr(plugins, "reporter", lambda *_, **__: object())
     with pytest.raises(GradwatchError, match="'mine' renders no comparisons"):
         run.compare(run).report(tmp_path / "x", reporter="mine")
