@@ -80,16 +80,16 @@ const setRows = (rows) => { Object.assign(state, {rows, folds: null, y: null}); 
 const LABEL = 16, BAR = 9, ROOMY = 6 * LABEL;
 const gutterItems = (nodes, [r0, r1], high, folds) => {
   const px = high / (r1 - r0), labels = [], bars = [], y = (place) => Math.max(0, Math.min(high, (place - r0) * px));
-  const visit = (node, level_) => {
+  const visit = (node, level_, within) => {
     const top = y(node.top), bottom = y(node.bottom), closed = node.children.length && folds.has(node.key);
     if (bottom - top < 0.01) return;
     const open = node.children.length && !closed, inside = open ? node.children.filter((child) => y(child.bottom) > y(child.top)) : [];
     if (open && level_ < 4 && (bottom - top >= ROOMY || inside.every((child) => y(child.bottom) - y(child.top) >= LABEL - 1))) {
       bars.push({node, level: level_, top, bottom});
-      inside.forEach((child) => visit(child, level_ + 1));
-    } else labels.push({node, level: level_, closed, y: (top + bottom) / 2, top, bottom});
+      inside.forEach((child) => visit(child, level_ + 1, node.label));
+    } else labels.push({node, within, closed, y: (top + bottom) / 2, top, bottom});
   };
-  nodes.forEach((node) => visit(node, 0));
+  nodes.forEach((node) => visit(node, 0, ''));
   let last = -Infinity;
   return {bars, labels: labels.filter((label) => label.y - last >= LABEL - 0.5 && (last = label.y))};
 };
@@ -101,11 +101,13 @@ const drawGutter = (metric, {nodes, folds}, window_, high, wide) => {
     place(button, {left: indent(at), top: top + 1, height: Math.max(4, bottom - top - 2)});
     return button;
   });
-  const names = labels.map(({node, closed, y}) => {
+  // A name too long for the gutter is written without that of the module whose bar stands beside it.
+  const nameOf = ({label}, within, room) => ellipsis(label.length > room && label.startsWith(`${within}.`) ? label.slice(within.length + 1) : label, room);
+  const names = labels.map(({node, within, closed, y}) => {
     const many = node.children.length > 0, words = Math.floor((wide - indent(most) - (many ? 20 : 6)) / 6.6), one = metric.layers[node.rows[0]];
     const button = make('button', undefined, {type: 'button', title: node.label.length > 200 ? ellipsis(node.label, 200) : node.label, ...(many ? {'data-fold': node.key, 'aria-expanded': String(!closed)} : {'data-layer': one})});
     if (many) button.append(make('span', closed ? '▸' : '▾', {class: 'twist', 'aria-hidden': 'true'}));
-    button.append(make('bdi', ellipsis(node.label, Math.max(6, words))));
+    button.append(make('bdi', nameOf(node, within, Math.max(6, words))));
     place(button, {left: indent(most), top: y - LABEL / 2, width: wide - indent(most) - 4, height: LABEL});
     return button;
   });
