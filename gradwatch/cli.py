@@ -113,6 +113,13 @@ def compare(options: argparse.Namespace) -> int:
     return compare_runs(options, width=_width(), color=_wants_color())
 
 
+def live(options: argparse.Namespace) -> int:
+    """Follows a run while it trains, on a local page or in the terminal; 0 when it is interrupted."""
+    from gradwatch.commands.live import live as follow_run  # noqa: PLC0415
+
+    return follow_run(options, in_place=sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+
+
 def verify(options: argparse.Namespace) -> int:
     """Checks whether the files of a run are whole: 0 when they are, 1 when something is damaged."""
     from gradwatch.store.verify import verify as verify_files  # noqa: PLC0415
@@ -167,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("others", type=Path, nargs="+", metavar="OTHER", help="directory of a run to hold against RUN")
     added.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as one HTML file as well")
     added.set_defaults(command=compare)
+
+    added = _judging(commands, "live", "follow a run while it trains, on a page that only this machine can open")
+    added.add_argument("--port", type=int, default=0, metavar="N", help="of the page; by default the system chooses")
+    added.add_argument("--terminal", action="store_true", help="show it in the terminal instead, until the run ends")
+    added.add_argument(
+        "--every", type=float, default=2.0, metavar="SECONDS", help="read the run no more often than that; 2 by default"
+    )
+    added.set_defaults(command=live)
 
     _on_run(commands, "verify", "check whether a run's files are whole").set_defaults(command=verify)
 
