@@ -121,14 +121,19 @@ def test_clicking_a_cell_opens_its_layer(open_page: Sheet, blocks: str) -> None:
 
 
 def test_a_double_click_brings_everything_back(open_page: Sheet, blocks: str) -> None:
-    """What dragging has zoomed, two clicks undo."""
+    """What dragging has zoomed two clicks undo, without opening a layer; one click opens it."""
     page = open_page(blocks)
     drag(page, "#heatmap", (0.2, 0.1), (0.6, 0.6))
     wait_for(page, "!document.getElementById('reset').hidden")
     assert len(gutter(page)) < len(BLOCKS)
-    page.mouse.dblclick(*place(page, "#heatmap", 0.5, 0.5))
+    open_layer = layer_shown(page)
+    page.mouse.click(*place(page, "#heatmap", 0.5, 0.5))
+    wait_for(page, f"document.getElementById('layer-name').textContent !== '{open_layer}'")
+    open_layer = layer_shown(page)
+    page.mouse.dblclick(*place(page, "#heatmap", 0.5, 0.1))
     wait_for(page, "document.getElementById('reset').hidden")
     assert gutter(page) == BLOCKS
+    assert layer_shown(page) == open_layer
 
 
 def test_a_zoom_over_steps_is_shared_by_every_plot(open_page: Sheet, blocks: str) -> None:

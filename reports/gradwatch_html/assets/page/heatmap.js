@@ -189,17 +189,20 @@ const showTip = (event) => {
 };
 const wireHeatmap = () => {
   const plot = $('heatmap');
-  let pressed = null;
+  // While zoomed a click waits for the second one that would undo the zoom.
+  let pressed = null, waiting;
+  const zoomed = () => Boolean(state.x || state.y);
   plot.addEventListener('pointermove', showTip);
   plot.addEventListener('pointerleave', () => { $('tip').hidden = true; });
   plot.addEventListener('pointerdown', (event) => { pressed = !event.shiftKey && !event.button && overCells(event) ? event : null; }, true);
   document.addEventListener('pointerup', (event) => {
     const still = pressed && Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) < 4, cell = still ? cellAt(event) : null;
     pressed = null;
-    if (cell) openLayer(cell.layer);
+    clearTimeout(waiting);
+    if (cell && zoomed()) waiting = setTimeout(() => openLayer(cell.layer), 400); else if (cell) openLayer(cell.layer);
   }, true);
+  document.addEventListener('mouseup', (event) => { if (event.detail === 2 && zoomed() && overCells(event)) { clearTimeout(waiting); resetZoom(); } }, true);
   plot.on('plotly_clickannotation', (event) => openFinding(Number(event.annotation.name)));
-  plot.on('plotly_doubleclick', resetZoom);
   plot.on('plotly_relayout', (event) => {
     const range = (name) => [event[`${name}.range[0]`], event[`${name}.range[1]`]].sort((a, b) => a - b);
     const [x, y] = [range('xaxis'), range('yaxis')], [low, high] = fullRange();
