@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from gradwatch import told
 from gradwatch.causes import merge
 from gradwatch.findings import STRUCTURAL, Analysis, Finding, ranked, verdict
 from gradwatch.record import SiteTable, StepRecord
@@ -26,13 +27,40 @@ EARLY: Final = 64
 
 
 def analyze(recording: Recording, silences: Iterable[Silence] = ()) -> Analysis:
-    """Returns the outcome of all rules over a recording, less what it or ``silences`` says is not to be told."""
+    """Returns the outcome of all rules over a recording, less what it or ``silences`` says is not to be told.
+
+    Rules see captured steps only, never a bucket of them. Where rows were evicted, what was found while the run was
+    written stands or is joined; see ``told.py``.
+    """
+    silences = (*stated(recording.facts.get("silence")), *silences)
+    outcome = told.whole(recording)
+    if outcome is not None:
+        return silenced(outcome, silences)
     folds = {}
     for optimizer in sorted(recording.step_tables):
         fold = folds[optimizer] = Fold(recording.sites)
         for record in recording.records(optimizer):
             fold.observe(record)
-    return silenced(conclude(recording.sites, folds), (*stated(recording.facts.get("silence")), *silences))
+    return silenced(_with_told(recording, conclude(recording.sites, folds)), silences)
+
+
+def _with_told(recording: Recording, found: Analysis) -> Analysis:
+    if not recording.told:
+        return found
+    findings = told.joined(recording, found.findings)
+    last = {
+        recording.sites.optimizers[optimizer] if len(recording.step_tables) > 1 else "": int(table.steps[-1])
+        for optimizer, table in recording.step_tables.items()
+        if len(table.steps)
+    }
+    kinds = {part.kind for finding in findings for part in (finding, *finding.symptoms)}
+    found = replace(
+        found,
+        findings=tuple(ranked(findings, _layer_sizes(recording.sites), last)),
+        passed=tuple(kind for kind in found.passed if kind not in kinds),
+        not_applied=MappingProxyType({kind: why for kind, why in found.not_applied.items() if kind not in kinds}),
+    )
+    return replace(found, verdict=verdict(found))
 
 
 class Fold:
@@ -86,6 +114,7 @@ class Stream:
         *,
         on_finding: Callable[[Finding], None] | None = None,
         on_alarm: Callable[[int], None] | None = None,
+        on_close: Callable[[Analysis], None] | None = None,
         silences: Collection[Silence] = (),
     ) -> None:
         """Sets the callbacks, which run on the thread that gives the records.
@@ -94,8 +123,10 @@ class Stream:
             sites: the table, which may grow while records come.
             on_finding: called once for each kind, culprit and optimizer found at warning or above.
             on_alarm: called with the step at which something was first seen that should be captured in full.
+            on_close: called with the outcome when the run closes.
             silences: what is not to be told.
         """
+        self._on_close = on_close
         self._sites = sites
         self._on_finding = on_finding
         self._on_alarm = on_alarm
@@ -130,6 +161,8 @@ class Stream:
             for optimizer, record in held.items():
                 self._fold(optimizer).observe(record)
         self._tell()
+        if self._on_close is not None:
+            self._on_close(self.analysis())
 
     def analysis(self) -> Analysis:
         """Returns the outcome so far."""

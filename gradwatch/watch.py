@@ -144,13 +144,20 @@ class Watch:
         # Rules and store are half of what importing gradwatch would cost: who only imports it does not pay for them.
         from gradwatch.analyze import Stream  # noqa: PLC0415
         from gradwatch.store import StoreWriter  # noqa: PLC0415
+        from gradwatch.told import analysis_event  # noqa: PLC0415
 
         self._rank = launch.rank
         self._sites = SiteTable(optimizers=())
         options = self._options
         schedule = options.schedule(lean=launch.rank > 0, alarms=launch.world_size == 1)
         silences = options.silences()
-        self._stream = Stream(self._sites, on_finding=self._found, on_alarm=schedule.alarm, silences=silences)
+        self._stream = Stream(
+            self._sites,
+            on_finding=self._found,
+            on_alarm=schedule.alarm,
+            on_close=lambda outcome: self._store.event(analysis_event(outcome)),
+            silences=silences,
+        )
         manifest = {**adapter.facts(), "schedule": schedule.describe()}
         if silences:
             manifest["silence"] = list(map(str, silences))
@@ -224,6 +231,11 @@ class Watch:
 
     def _found(self, finding: Finding) -> None:
         """Called on the writer thread for each new finding of warning and above."""
+        from gradwatch.told import finding_event  # noqa: PLC0415
+
+        self._store.event(finding_event(finding))
+        if finding.first_step is not None:
+            self._store.pin(finding.first_step)
         if callable(self._on_finding):
             self.guard.wrap(self._on_finding, "on_finding")(finding)
         elif self._rank == 0:

@@ -13,12 +13,15 @@ import numpy.typing as npt
 
 from gradwatch.errors import RunError
 from gradwatch.record import SiteTable
+from gradwatch.recording.buckets import BucketPanel
+from gradwatch.recording.evicted import stand_ins
 from gradwatch.recording.gather import Gathered, Key, gather
 from gradwatch.recording.panels import Panel, StepTable
 from gradwatch.recording.ranks import merge_ranks
 from gradwatch.store import manifest
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import StepRows
+from gradwatch.store.events import read_events
 from gradwatch.store.layout import ranks
 from gradwatch.store.read import Changed
 from gradwatch.store.stored import StoredAttempt, read_attempts
@@ -38,6 +41,9 @@ class Assembled(NamedTuple):
     facts: dict[str, Any]
     quality: tuple[str, ...]
     open: bool
+    buckets: dict[Key, BucketPanel]
+    whole_from: dict[int, int]
+    told: tuple[dict[str, Any], ...]
 
 
 @dataclass(slots=True)
@@ -55,10 +61,14 @@ class _Names:
                 self.sites.set_order(table.layers)
             self._known[id(table)] = np.array([self.sites.add(site) for site in table], dtype=np.uint32)
         sites, optimizers = self._known[id(table)], self._optimizers(table)
-        for chunk in attempt.rows:
+        for chunk in (*attempt.rows, *attempt.pins):
             chunk.rename(sites, optimizers)
         attempt.steps = [_mapped_steps(steps, optimizers) for steps in attempt.steps]
         attempt.stated_first = {int(optimizers[key]): step for key, step in attempt.stated_first.items()}
+
+    def ids(self, attempt: StoredAttempt) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
+        """Returns the ids here of an adopted attempt's sites and optimizers."""
+        return self._known[id(attempt.sites)], self._optimizers(attempt.sites)
 
     def _optimizers(self, table: SiteTable) -> npt.NDArray[np.uint8]:
         for name in table.optimizers:
@@ -81,7 +91,9 @@ def _assemble(path: Path, rank: int | None) -> Assembled:
     if rank is not None and rank not in present:
         raise RunError(f"{path} has no rank {rank}; it has {', '.join(map(str, present)) or 'none'}.")
     attempts = list(read_attempts(path, rank))
-    names, by_rank = _gathered(attempts)
+    names = _adopted(attempts)
+    buckets, whole_from = stand_ins(attempts, names.ids, names.sites)
+    by_rank = _gathered(attempts, names.sites)
     panels, disagreement = merge_ranks({number: found.panels for number, found in by_rank.items()}, names.sites)
     first = by_rank[min(by_rank)] if by_rank else Gathered()
     notes = [note for attempt in attempts for note in attempt.notes]
@@ -96,6 +108,9 @@ def _assemble(path: Path, rank: int | None) -> Assembled:
         _facts(content, attempts),
         tuple(dict.fromkeys(notes)),
         any(attempt.alive for attempt in attempts),
+        buckets,
+        whole_from,
+        tuple(_told(path, attempts)) if whole_from else (),
     )
 
 
@@ -105,28 +120,41 @@ def assemble_ranks(path: Path) -> dict[int, Assembled]:
     return {rank: assemble(path, rank) for rank, _ in ranks(path)}
 
 
-def _gathered(attempts: list[StoredAttempt]) -> tuple[_Names, dict[int, Gathered]]:
+def _told(path: Path, attempts: list[StoredAttempt]) -> Iterator[dict[str, Any]]:
+    """Yields what was found while the run was written: the events of each attempt that tell of findings."""
+    lowest = min(attempt.rank for attempt in attempts)
+    for event in read_events(path, lowest):
+        if isinstance(event.get("finding"), dict) or isinstance(event.get("analysis"), dict):
+            yield event
+
+
+def _adopted(attempts: list[StoredAttempt]) -> _Names:
+    """Gives the rows of all attempts the ids of one table, and cuts them where a later attempt stands."""
     names = _Names()
     # The lowest rank's latest attempt names the sites first: its order of layers is the run's.
     for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, -attempt.number)):
         names.adopt(attempt)
     _cut(attempts)
     _cut_unequal(attempts)
+    return names
+
+
+def _gathered(attempts: list[StoredAttempt], sites: SiteTable) -> dict[int, Gathered]:
     by_rank: dict[int, Gathered] = {}
     for rank in sorted({attempt.rank for attempt in attempts}):
         rows: list[Chunk] = []
         steps: list[StepRows] = []
         for attempt in attempts:
             if attempt.rank == rank:
-                rows, steps = rows + attempt.rows, steps + attempt.steps
-                attempt.rows, attempt.steps = [], []
-        by_rank[rank] = gather(rows, steps, names.sites)
+                rows, steps = [*rows, *attempt.pins, *attempt.rows], steps + attempt.steps
+                attempt.rows, attempt.steps, attempt.pins = [], [], []
+        by_rank[rank] = gather(rows, steps, sites)
         repeated = by_rank[rank].repeated
         if repeated:
             by_rank[rank].notes.append(
                 f"rank {rank}: {repeated} rows were given again for the same step; the last stands."
             )
-    return names, by_rank
+    return by_rank
 
 
 def _cut(attempts: list[StoredAttempt]) -> None:
@@ -145,6 +173,7 @@ def _cut(attempts: list[StoredAttempt]) -> None:
             if (order[launch], launch) > (order[attempt.launch], attempt.launch):
                 for optimizer, first in first_steps.items():
                     limit[optimizer] = min(limit[optimizer], first)
+        attempt.until = limit
         _cut_attempt(attempt, limit)
 
 
@@ -161,7 +190,7 @@ def _cut_unequal(attempts: list[StoredAttempt]) -> None:
 def _keep_before(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> tuple[int, int | None]:
     """Cuts an attempt at a step of each optimizer; returns the number of rows cut and the first step of them."""
     cut, first = 0, None
-    for chunk in attempt.rows:
+    for chunk in (*attempt.rows, *attempt.pins):
         kept = chunk.step < limit[chunk.optimizer]
         if not kept.all():
             begin = int(chunk.step[~kept].min())

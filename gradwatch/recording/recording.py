@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.record import Block, SiteTable, StepRecord
+from gradwatch.recording.buckets import BucketPanel
 from gradwatch.recording.panels import Panel, Steps, StepTable
 from gradwatch.statistics import Float
 
@@ -27,6 +28,10 @@ class Recording:
         facts: plain data from the manifest: framework and version, world size, schedule, ...
         quality: data-quality notes, one sentence each (refused, torn, missing ranks, degraded, ...).
         open: True while the run is being written.
+        buckets: (signal, optimizer index) to what stands in for steps whose rows were evicted.
+        whole_from: optimizer index to the first step from which every captured step is there; empty when all are.
+            Before it the panels hold only what was kept around the onsets of findings.
+        told: events of what was found while the run was written, when rows were evicted since.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Recording:
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     quality: tuple[str, ...] = ()
     open: bool = False
+    buckets: Mapping[tuple[str, int], BucketPanel] = field(default_factory=lambda: MappingProxyType({}))
+    whole_from: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    told: tuple[Mapping[str, Any], ...] = ()
 
     def panel(self, signal: str, optimizer: int = 0) -> Panel | None:
         """Returns the panel of a signal, or None when none was captured."""
@@ -47,16 +55,22 @@ class Recording:
         return np.zeros(0, dtype=np.int64) if table is None else table.steps
 
     def records(self, optimizer: int) -> Iterator[StepRecord]:
-        """Replays the steps of one optimizer in order, as they were handed to the recorder."""
+        """Replays the steps of one optimizer in order, as they were handed to the recorder.
+
+        Begins where every captured step is there: no bucket and no lone pinned step is taken for a step of a series.
+        """
         table = self.step_tables.get(optimizer)
         if table is None:
             return
         panels = [panel for (_, key), panel in self.panels.items() if key == optimizer]
-        rows = [0] * len(panels)
+        begin = self.whole_from.get(optimizer, 0)
+        rows = [int(np.searchsorted(panel.steps, begin)) for panel in panels]
         bad: dict[int, dict[str, float]] = {}
         for step, name, value in table.nonfinite_logged:
             bad.setdefault(step, {})[name] = value
         for t, step in enumerate(table.steps.tolist()):
+            if step < begin:
+                continue
             blocks: list[Block] = []
             for i, panel in enumerate(panels):
                 if rows[i] < len(panel.steps) and panel.steps[rows[i]] == step:

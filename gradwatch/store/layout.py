@@ -8,6 +8,8 @@
                      hotsteps-000001.arrows rows of steps, sealed together with it
                      L0-000001.parquet      sealed rows of sites, sorted by site and step
                      steps-000001.parquet   sealed rows of steps
+                     L1-000001.parquet      roll-ups of sites over windows of 8 steps; L2 of 64, L3 of 512, L4 of 4,096
+                     pin-000001.parquet     rows of sites around the onsets of findings, out of files that were evicted
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ FLUSH_SECONDS: Final = 0.5
 HOT_BYTES: Final = 16 * 2**20
 HOT_ROWS: Final = 2_000_000
 HOT_SECONDS: Final = 600.0
+GROUP_ROWS: Final = 131_072
 LATEST: Final = 2
 """Times its limit at which a hot file is sealed even while a queue is drained; before that only a tick seals it, so
 that sealing does not hold up the drain at close."""
@@ -44,8 +47,11 @@ MAX_NAME: Final = 4096
 ROWS: Final = "rows"
 STEPS: Final = "steps"
 _HOT: Final = {ROWS: "hot", STEPS: "hotsteps"}
-_SEALED: Final = {ROWS: "L0", STEPS: "steps"}
-_PATTERN: Final = re.compile(r"(?P<stem>hot|hotsteps|L0|steps)-(?P<serial>\d{6})\.(?P<suffix>arrows|parquet)")
+PIN: Final = "pin"
+LEVELS: Final = ("L1", "L2", "L3", "L4")
+_SEALED: Final = {ROWS: "L0", STEPS: "steps", PIN: PIN, **{level: level for level in LEVELS}}
+_KINDS: Final = {stem: kind for kind, stem in (*_HOT.items(), *_SEALED.items())}
+_PATTERN: Final = re.compile(rf"(?P<stem>{'|'.join(_KINDS)})-(?P<serial>\d{{6}})\.(?P<suffix>arrows|parquet)")
 _RANK: Final = re.compile(r"rank(\d{4,})")
 _ATTEMPT: Final = re.compile(r"a(\d{4,})")
 SITES_PATTERN: Final = re.compile(r"sites-[0-9a-f]{8}\.parquet")
@@ -73,6 +79,11 @@ def hot_name(kind: str, serial: int) -> str:
 def sealed_name(kind: str, serial: int) -> str:
     """Returns the name of a sealed file."""
     return f"{_SEALED[kind]}-{serial:06d}.parquet"
+
+
+def kind_of(name: str) -> str:
+    """Returns the kind of a data file by its name."""
+    return _KINDS[name.partition("-")[0]]
 
 
 def rank_name(rank: int) -> str:
@@ -113,5 +124,4 @@ def _parse(name: str) -> DataFile | None:
     match = _PATTERN.fullmatch(name)
     if match is None or (match["stem"] in _HOT.values()) != (match["suffix"] == "arrows"):
         return None
-    kind = STEPS if match["stem"] in ("hotsteps", "steps") else ROWS
-    return DataFile(int(match["serial"]), kind, match["suffix"] == "parquet")
+    return DataFile(int(match["serial"]), _KINDS[match["stem"]], match["suffix"] == "parquet")

@@ -13,7 +13,9 @@ from typing import Any, Final
 from gradwatch.record import SiteTable
 from gradwatch.store import append, files, manifest, seal
 from gradwatch.store.attempt import Claim
-from gradwatch.store.budget import Budget
+from gradwatch.store.bucketfile import bucket_bytes
+from gradwatch.store.buckets import WIDTHS
+from gradwatch.store.budget import Budget, Evicted, Stored, extent
 from gradwatch.store.columns import Rows, StepRows
 from gradwatch.store.layout import (
     EVENTS_FILE,
@@ -21,15 +23,20 @@ from gradwatch.store.layout import (
     HOT_ROWS,
     HOT_SECONDS,
     LATEST,
+    LEVELS,
     META_FILE,
+    PIN,
     ROWS,
     STEPS,
     DataFile,
     hot_name,
     sealed_name,
 )
+from gradwatch.store.pins import MAX_PINS, PIN_STEPS, pinned_bytes
 from gradwatch.store.read import read_file
+from gradwatch.store.rollups import Rollups
 from gradwatch.store.sitefile import write_sites
+from gradwatch.store.thin import thin
 
 EVENTS_SHARE: Final = 0.05
 """Part of the budget that events may take."""
@@ -99,6 +106,9 @@ class OpenAttempt:
         self._since = time.monotonic()
         self._unsealed: list[int] = []
         self._seconds_per_row = SECONDS_PER_ROW
+        self._rollups = Rollups()
+        self._fed = 0
+        self._level_serial: dict[str, int] = {}
         self._saved: dict[str, Any] = dict(claim.meta)
 
     def name_sites(self) -> None:
@@ -143,9 +153,24 @@ class OpenAttempt:
             for kind in (ROWS, STEPS):
                 self._seal_file(kind, self._unsealed[0])
             self._unsealed.pop(0)
+        for level in LEVELS:
+            if self._rollups.due(level):
+                self._write_level(level, everything=False)
         self.save()
         if rows:
             self._seconds_per_row = max((time.monotonic() - began) / rows, self._seconds_per_row / 2)
+
+    def finish(self) -> None:
+        """Seals, and writes the windows of all levels that are still open."""
+        self.seal()
+        for level in LEVELS:
+            self._write_level(level, everything=True)
+
+    def pin(self, step: int) -> None:
+        """Keeps the rows around a step when their file is evicted."""
+        pins = self.meta.get("pins", [])
+        if step not in pins and len(pins) < MAX_PINS:
+            self.meta["pins"] = sorted([*pins, step])
 
     def save(self, **changes: Any) -> None:
         """Replaces the attempt's manifest when something in it has changed."""
@@ -222,18 +247,78 @@ class OpenAttempt:
         if part.problems:
             self.meta["damaged"] = [*self.meta.get("damaged", []), *part.problems]
         rows = part.chunks[0].rows() if part.chunks else part.steps[0] if part.steps else None
+        if isinstance(rows, Rows) and serial > self._fed:
+            self._rollups.feed(rows)
+            self._fed = serial
         if rows is not None:
-            data = seal.sealed_bytes(rows, str(self.meta["sites"]))
-            self._make_room(len(data))
-            path = self.directory / sealed_name(kind, serial)
-            files.replace_whole(path, data)
-            self._budget.add(path, len(data))
-            self.meta["sealed"] = {**self.meta.get("sealed", {}), path.name: seal.checksum(data)}
+            self._place(kind, serial, seal.sealed_bytes(rows, str(self.meta["sites"])))
         os.unlink(hot)
 
+    def _place(self, kind: str, serial: int, data: bytes) -> None:
+        """Puts a sealed file in place, after room was made for it."""
+        self._make_room(len(data))
+        self._put(self.directory / sealed_name(kind, serial), data)
+
+    def _put(self, path: Path, data: bytes) -> None:
+        files.replace_whole(path, data)
+        self._budget.add(path, len(data))
+        if path.parent == self.directory:
+            self.meta["sealed"] = {**self.meta.get("sealed", {}), path.name: seal.checksum(data)}
+
+    def _write_level(self, level: str, *, everything: bool, room: bool = True) -> None:
+        """Writes what waits of a level as its next file."""
+        rows = self._rollups.take(level, everything=everything)
+        if len(rows):
+            serial = self._level_serial.get(level, 0) + 1
+            data = bucket_bytes(rows, str(self.meta["sites"]), width=WIDTHS[level], replaces=serial)
+            if room:
+                self._make_room(len(data))
+            self._put(self.directory / sealed_name(level, serial), data)
+            self._level_serial[level] = serial
+        self._rollups.written(level, everything=everything)
+
     def _make_room(self, size: int) -> None:
-        for evicted in self._budget.evict(size + LATEST * self._hot_limit):
-            sealed = {name: crc for name, crc in self.meta.get("sealed", {}).items() if name != evicted.path.name}
-            if evicted.path.parent == self.directory:
-                self.meta["sealed"] = sealed
-            self.meta["evicted"] = evicted.add_to(self.meta.get("evicted"))
+        incoming = size + LATEST * self._hot_limit
+        while (victim := self._budget.next_victim(incoming)) is not None:
+            self._keep_coarser(victim)
+            if victim.kind == ROWS:
+                self._keep_pins(victim.path)
+            self._forget(self._budget.unlink(victim))
+        while self._budget.over(LEVELS[-1]) and thin(self._budget, self._put, self._drop):
+            pass
+
+    def _keep_coarser(self, victim: Stored) -> None:
+        """Writes the next coarser level through the last step of a file that is to be evicted."""
+        order = (ROWS, *LEVELS)
+        if victim.kind in order[:-1] and victim.path.parent == self.directory:
+            coarser = order[order.index(victim.kind) + 1]
+            unwritten = self._rollups.unwritten_from(coarser)
+            if unwritten is not None and unwritten <= extent(victim.path)[1]:
+                self._write_level(coarser, everything=True, room=False)
+
+    def _keep_pins(self, path: Path) -> None:
+        """Keeps the rows around the onsets of findings out of a file that is to be evicted."""
+        pins = self.meta.get("pins", [])
+        first, last = extent(path)
+        if any(first - PIN_STEPS <= pin <= last + PIN_STEPS for pin in pins):
+            serial = int(path.stem.partition("-")[2])
+            data = pinned_bytes(path, pins)
+            if data and self._budget.over(PIN, len(data)):
+                self.meta["pins_refused"] = self.meta.get("pins_refused", 0) + 1
+            elif data:
+                self._put(path.with_name(sealed_name(PIN, serial)), data)
+
+    def _forget(self, evicted: Evicted) -> None:
+        self._drop_checksum(evicted.path)
+        self.meta["evicted"] = evicted.add_to(self.meta.get("evicted"))
+
+    def _drop(self, path: Path) -> None:
+        """Unlinks a file whose rows another one holds now."""
+        files.remove(path)
+        self._budget.forget(path)
+        self._drop_checksum(path)
+
+    def _drop_checksum(self, path: Path) -> None:
+        if path.parent == self.directory:
+            sealed = self.meta.get("sealed", {})
+            self.meta["sealed"] = {name: crc for name, crc in sealed.items() if name != path.name}

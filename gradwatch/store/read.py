@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,11 +12,20 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradwatch.store import append, files, seal
+from gradwatch.store import append, bucketfile, files, seal
+from gradwatch.store.buckets import WIDTHS, BucketRows
 from gradwatch.store.chunk import Chunk, chunk_of
 from gradwatch.store.columns import Rows, StepRows, join_rows, join_step_rows
 from gradwatch.store.frames import Frame, frames
-from gradwatch.store.layout import MAX_FILE_BYTES, MAX_FILE_ROWS, SCHEMA_VERSION, STEPS, DataFile
+from gradwatch.store.layout import (
+    GROUP_ROWS,
+    LEVELS,
+    MAX_FILE_BYTES,
+    MAX_FILE_ROWS,
+    SCHEMA_VERSION,
+    STEPS,
+    DataFile,
+)
 from gradwatch.store.schema import VERSION_KEY, from_arrow
 
 _BAD: Final = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException)
@@ -28,6 +38,25 @@ _MAX_DAMAGED: Final = 1000
 _OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
+@dataclass(frozen=True, slots=True)
+class BucketFile:
+    """A file of roll-ups, loaded when it is needed.
+
+    Attributes:
+        level, width: its level and the steps of its windows.
+        first, last: first and last step in it.
+        rows: how many it holds.
+        load: reads them.
+    """
+
+    level: str
+    width: int
+    first: int
+    last: int
+    rows: int
+    load: Callable[[], BucketRows]
+
+
 @dataclass(slots=True)
 class Part:
     """What one data file gave.
@@ -36,6 +65,8 @@ class Part:
         file: which file.
         chunks: its rows of sites, in order of arrival (hot) or by site and step (sealed).
         steps: its rows of steps, in order of arrival.
+        buckets: its roll-ups, one file or none.
+        replaces: serial of the first file of its level that is merged in it.
         problems: what was damaged or refused, a sentence each.
         torn: bytes at the end that are no whole batch: not yet written, if the attempt is still open.
         sites: name of the site table the file was written under, "" when it says none.
@@ -44,6 +75,8 @@ class Part:
     file: DataFile
     chunks: list[Chunk] = field(default_factory=list)
     steps: list[StepRows] = field(default_factory=list)
+    buckets: list[BucketFile] = field(default_factory=list)
+    replaces: int = 0
     problems: list[str] = field(default_factory=list)
     torn: int = 0
     sites: str = ""
@@ -62,7 +95,9 @@ def read_file(directory: Path, file: DataFile, checksum: str | None = None) -> P
     """
     part = Part(file)
     try:
-        if file.sealed:
+        if file.kind in LEVELS:
+            _read_buckets(part, directory / file.name, checksum)
+        elif file.sealed:
             _read_sealed(part, directory / file.name, checksum)
         else:
             _read_hot(part, files.read_plain(directory / file.name, MAX_FILE_BYTES))
@@ -139,9 +174,50 @@ def _read_sealed(part: Part, path: Path, checksum: str | None) -> None:
     del sealed.opened
 
 
+def _read_buckets(part: Part, path: Path, checksum: str | None) -> None:
+    data = files.read_plain(path, MAX_FILE_BYTES)
+    found = seal.checksum(data)
+    if checksum is not None and found != checksum:
+        part.problems.append(f"{part.file.name} does not match its checksum; its intact pages are used")
+    opened = _parquet(data, part.file.kind)
+    metadata = opened.schema_arrow.metadata or {}
+    if opened.metadata.num_rows > MAX_FILE_ROWS:
+        raise ValueError(f"it states {opened.metadata.num_rows} rows, more than {MAX_FILE_ROWS}")
+    if int(metadata.get(VERSION_KEY, b"0")) > SCHEMA_VERSION:
+        raise ValueError("it is of a newer schema")
+    # Read once as a whole: what is damaged is to be known now, and not when a series of it is drawn.
+    if checksum is None or found != checksum:
+        _loaded_buckets(data)
+    part.sites = metadata.get(bucketfile.SITES_KEY, b"").decode()
+    part.replaces = int(metadata.get(bucketfile.REPLACES_KEY, b"0"))
+    width = int(metadata.get(bucketfile.WIDTH_KEY, WIDTHS[part.file.kind]))
+    if width < 1:
+        raise ValueError(f"it states windows of {width} steps")
+    first, last = (int(step) for step in metadata.get(bucketfile.STEPS_KEY, b"").split())
+    load = partial(_load_buckets, path, found)
+    part.buckets.append(BucketFile(part.file.kind, width, first, last, opened.metadata.num_rows, load))
+
+
+def _load_buckets(path: Path, checksum: str) -> BucketRows:
+    try:
+        data = files.read_plain(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise Changed(str(path)) from error
+    if seal.checksum(data) != checksum:
+        raise Changed(str(path))
+    return _loaded_buckets(data)
+
+
+def _loaded_buckets(data: bytes) -> BucketRows:
+    opened = _parquet(data, "")
+    if max((opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)), default=0) > 4 * GROUP_ROWS:
+        raise ValueError("it states too many rows")
+    return bucketfile.buckets_from(opened.read())
+
+
 def _read_group(kind: str, opened: pq.ParquetFile, group: int) -> Rows | StepRows:
     stated = opened.metadata.row_group(group)
-    if stated.num_rows > 4 * seal.GROUP_ROWS:
+    if stated.num_rows > 4 * GROUP_ROWS:
         raise ValueError(f"it states {stated.num_rows} rows")
     if max((stated.column(i).num_values for i in range(stated.num_columns)), default=0) > _MAX_LOGGED:
         raise ValueError("it states too many values")

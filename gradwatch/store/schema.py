@@ -11,7 +11,7 @@ from gradwatch.record import STEP_FACTS
 from gradwatch.statistics import BINS, NULL, Float, Integer
 from gradwatch.store import arrays
 from gradwatch.store.columns import COUNTS, KEYS, ROW_COLUMNS, STEP_COLUMNS, UNITS, VALUES, Column, Rows, StepRows
-from gradwatch.store.layout import ROWS, SCHEMA_VERSION
+from gradwatch.store.layout import SCHEMA_VERSION, STEPS
 
 VERSION_KEY: Final = b"gradwatch.schema"
 _METADATA: Final = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
@@ -61,7 +61,7 @@ def from_arrow(kind: str, batch: pa.RecordBatch) -> Rows | StepRows:
     Raises:
         ValueError: (``pa.ArrowInvalid`` is one) when types or values are not those of the schema.
     """
-    schema = ROW_SCHEMA if kind == ROWS else STEP_SCHEMA
+    schema = STEP_SCHEMA if kind == STEPS else ROW_SCHEMA
     for field in schema:
         at = batch.schema.get_all_field_indices(field.name)
         if len(at) > 1 or (at and not _same_type(batch.schema.field(at[0]).type, field.type)):
@@ -69,7 +69,7 @@ def from_arrow(kind: str, batch: pa.RecordBatch) -> Rows | StepRows:
         if not at and not field.nullable:
             raise ValueError(f"column {field.name} is missing")
     batch.validate(full=True)
-    return _rows_from(batch) if kind == ROWS else _step_rows_from(batch)
+    return _step_rows_from(batch) if kind == STEPS else _rows_from(batch)
 
 
 def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:

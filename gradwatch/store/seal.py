@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 
 from gradwatch.record import STEP_FACTS
 from gradwatch.store.columns import UNITS, VALUES, Rows, StepRows
-from gradwatch.store.layout import SCHEMA_VERSION
+from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
 from gradwatch.store.schema import ROW_SCHEMA, STEP_SCHEMA, VERSION_KEY, to_arrow
 
-GROUP_ROWS: Final = 131_072
 SITES_KEY: Final = b"gradwatch.sites"
 _SPLIT: Final = "BYTE_STREAM_SPLIT"
 _DELTA: Final = "DELTA_BINARY_PACKED"

@@ -11,11 +11,21 @@ import numpy as np
 
 from gradwatch.errors import RunError
 from gradwatch.record import SiteTable
+from gradwatch.statistics import Integer
 from gradwatch.store import manifest, process
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import Column, StepRows
-from gradwatch.store.layout import META_FILE, SCHEMA_VERSION, STEPS, attempts, data_files, ranks
-from gradwatch.store.read import Part, read_file
+from gradwatch.store.layout import (
+    META_FILE,
+    PIN,
+    SCHEMA_VERSION,
+    STEPS,
+    attempt_name,
+    attempts,
+    data_files,
+    ranks,
+)
+from gradwatch.store.read import BucketFile, Part, read_file
 from gradwatch.store.sitefile import read_sites
 
 _LISTINGS: Final = 20
@@ -31,6 +41,10 @@ class StoredAttempt:
         meta: its manifest, empty when that is damaged.
         sites: its site table, empty when that is damaged.
         rows, steps: in order of their serials; site ids are those of ``sites``.
+        pins: rows of sites out of files that were evicted.
+        buckets: its roll-ups, by level and serial.
+        until: optimizer to the step from which a later attempt stands, shape [256], once that is known.
+        evicted: whether rows of sites of it were evicted.
         notes: what a reader should know of it, a sentence each.
         alive: whether its process still writes it.
         last: the last step it has anything of, also after its rows were handed on.
@@ -43,6 +57,10 @@ class StoredAttempt:
     sites: SiteTable = field(default_factory=SiteTable)
     rows: list[Chunk] = field(default_factory=list)
     steps: list[StepRows] = field(default_factory=list)
+    pins: list[Chunk] = field(default_factory=list)
+    buckets: list[BucketFile] = field(default_factory=list)
+    until: Integer | None = None
+    evicted: bool = False
     notes: list[str] = field(default_factory=list)
     alive: bool = False
     last: int | None = None
@@ -87,8 +105,20 @@ def read_attempts(run: Path, rank: int | None = None) -> Iterator[StoredAttempt]
     tables: dict[str, SiteTable] = {}
     for number_of_rank, directory_of_rank in ranks(run):
         if rank is None or rank == number_of_rank:
+            found: list[StoredAttempt] = []
             for number, directory in attempts(directory_of_rank):
-                yield _read_attempt(run, number_of_rank, number, directory, tables)
+                found.append(_read_attempt(run, number_of_rank, number, directory, tables))
+            yield from _with_evictions(found)
+
+
+def _with_evictions(found: list[StoredAttempt]) -> list[StoredAttempt]:
+    """Marks the attempts of a rank of which rows were evicted, by themselves or by a later one."""
+    for attempt in found:
+        stem = f"{attempt_name(attempt.number)}/L0"
+        stated = [other.meta.get("evicted") for other in found]
+        through = [evicted.get("through") for evicted in stated if isinstance(evicted, Mapping)]
+        attempt.evicted = any(isinstance(names, Mapping) and stem in names for names in through)
+    return found
 
 
 def _read_attempt(run: Path, rank: int, number: int, directory: Path, tables: dict[str, SiteTable]) -> StoredAttempt:
@@ -106,8 +136,9 @@ def _read_attempt(run: Path, rank: int, number: int, directory: Path, tables: di
     attempt.sites = _site_table(run, attempt, parts, tables)
     for part in parts:
         attempt.notes.extend(f"{attempt.label}: {problem}." for problem in part.problems)
-        attempt.rows.extend(part.chunks)
+        (attempt.pins if part.file.kind == PIN else attempt.rows).extend(part.chunks)
         attempt.steps.extend(part.steps)
+    attempt.buckets = _buckets(parts)
     _check_rows(attempt)
     attempt.stated_first = _stated_first(attempt)
     if attempt.alive:
@@ -152,6 +183,18 @@ def _read_parts(directory: Path, meta: Mapping[str, Any]) -> list[Part]:
     return [parts[key] for key in sorted(parts)]
 
 
+def _buckets(parts: list[Part]) -> list[BucketFile]:
+    """Returns the roll-ups by level and serial, less the files that a later one of their level replaces."""
+    gone = {
+        (part.file.kind, serial)
+        for part in parts
+        if part.buckets
+        for serial in range(max(1, part.replaces), part.file.serial)
+    }
+    whole = [part for part in parts if part.buckets and (part.file.kind, part.file.serial) not in gone]
+    return [part.buckets[0] for part in sorted(whole, key=lambda part: (part.file.kind, part.file.serial))]
+
+
 def _site_table(run: Path, attempt: StoredAttempt, parts: list[Part], tables: dict[str, SiteTable]) -> SiteTable:
     """Returns the site table in force; when that is damaged, the largest that a data file names."""
     stated = str(attempt.meta.get("sites", ""))
@@ -182,7 +225,7 @@ def _check_rows(attempt: StoredAttempt) -> None:
     """Leaves out rows that name no site, optimizer or step, and counts them."""
     refused = 0
     optimizers = len(attempt.sites.optimizers)
-    for chunk in attempt.rows:
+    for chunk in (*attempt.rows, *attempt.pins):
         known = (chunk.site < len(attempt.sites)) & (chunk.optimizer < optimizers)
         refused += chunk.keep(known & (chunk.step >= 0))
     for i, steps in enumerate(attempt.steps):
@@ -230,7 +273,10 @@ def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
 def _evictions(evicted: Mapping[str, Any], label: str) -> Iterator[str]:
     advice = "to keep within max_bytes; raise max_bytes or choose fewer signals to keep more."
     if evicted.get("rows"):
-        yield f"{label}: {evicted['rows']} rows up to step {evicted.get('last_step')} were evicted {advice}"
+        yield (
+            f"{label}: {evicted['rows']} rows up to step {evicted.get('last_step')} were evicted {advice} "
+            "Roll-ups over windows of steps stand in for them."
+        )
     last = evicted.get("last_step_row")
     if isinstance(last, int) and last >= 0:
         yield f"{label}: what was logged up to step {last} was evicted {advice}"

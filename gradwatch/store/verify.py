@@ -111,6 +111,7 @@ class _Attempt:
         self.problems.extend(f"{self._label}: {problem}." for problem in part.problems)
         if part.torn and self._state != "open":
             self.problems.append(f"{self._label}: {part.file.name} ends in {part.torn} torn bytes.")
+        self._rows += sum(file.rows for file in part.buckets)
         for chunk in part.chunks:
             self._rows += len(chunk)
             self._steps += [int(chunk.step.min()), int(chunk.step.max())] if len(chunk) else []

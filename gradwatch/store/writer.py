@@ -77,6 +77,7 @@ class StoreWriter:
         self._captured = 0
         self._frames: deque[tuple[str, bytes, int]] = deque()
         self._events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS)
+        self._pins: deque[int] = deque(maxlen=EVENTS)
         self._began = time.monotonic()
         self._pid = os.getpid()
         self._fault: str | None = None
@@ -121,6 +122,10 @@ class StoreWriter:
         """Takes a line for ``events.jsonl``; callable from every thread, written at the next tick."""
         self._events.append({"time": round(time.monotonic() - self._began, 6), **event})
 
+    def pin(self, step: int) -> None:
+        """Keeps every row within 64 steps of this one, also when its file is evicted; callable from every thread."""
+        self._pins.append(step)
+
     def tick(self) -> None:
         """Does what is due by time."""
         now = time.monotonic()
@@ -140,13 +145,13 @@ class StoreWriter:
         return self._guarded(self._write)
 
     def close(self, status: str = "ok") -> None:
-        """Writes what waits, seals if that takes less than a second, and marks the attempt closed with a status."""
+        """Writes what waits, seals and rolls up if that takes less than a second, and marks the attempt closed."""
         self.flush()
         opened = self._attempt
         if opened is None:
             return
         if self._fault is None and opened.sealing_seconds() < SEAL_AT_CLOSE_SECONDS:
-            self._guarded(opened.seal)
+            self._guarded(opened.finish)
         self._guarded(lambda: opened.save(closed=True, **self._state(status)))
         self._guarded(opened.sync)
         opened.release()
@@ -173,6 +178,8 @@ class StoreWriter:
         if self._waiting:
             self._encode(opened)
             self._append(opened)
+        while self._pins:
+            opened.pin(self._pins.popleft())
         while self._events:
             opened.write_event(self._events[0])
             self._events.popleft()

@@ -188,7 +188,7 @@ def test_flipped_bits(tmp_path: Path, state: str) -> None:
     clean = load_recording(run.path)
     random = np.random.default_rng(1)
     paths = sorted(path for path in run.path.rglob("*") if path.is_file())
-    assert len(paths) == 5
+    assert len(paths) == (9 if state == "sealed" else 5)
     silent = 0
     for path in paths:
         data = path.read_bytes()

@@ -33,7 +33,7 @@ opened.HOT_ROWS = 150
 
 def child(path, pipe):
     run = SyntheticRun(layers=3, steps=10**6)
-    writer = StoreWriter(path, run.sites, {})
+    writer = StoreWriter(path, run.sites, {}, max_bytes=budget)
     writer.open()
     os.write(pipe, b"-1\\n")
     for record in run.records():
@@ -43,7 +43,7 @@ def child(path, pipe):
             writer.tick()
             os.write(pipe, b"%d\\n" % record.step)
 
-directory, kills = Path(sys.argv[1]), int(sys.argv[2])
+directory, kills, budget, latest = Path(sys.argv[1]), *map(int, sys.argv[2:])
 random.seed(0)
 for i in range(kills):
     reading, writing = os.pipe()
@@ -55,7 +55,7 @@ for i in range(kills):
         finally:
             os._exit(1)
     os.close(writing)
-    wanted, told = random.randrange(-1, 16), b""
+    wanted, told = random.randrange(-1, latest), b""
     while told.count(b"\\n") <= wanted:
         told += os.read(reading, 65536)
     time.sleep(random.uniform(0.0, 0.02))
@@ -88,13 +88,41 @@ writer.close()
 """
 
 
-def test_kill_at_any_moment(tmp_path: Path) -> None:
-    """Killed while writing or sealing, 50 of 50 runs hold every acknowledged step, once, and no gap."""
+def killed(directory: Path, kills: int, *, budget: int, latest: int) -> list[int | None]:
+    """Kills so many writers below a directory; returns the last step that each acknowledged."""
+    numbers = map(str, (kills, budget, latest))
     told = subprocess.run(
-        [sys.executable, "-c", MOTHER, str(tmp_path), str(KILLS)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", MOTHER, str(directory), *numbers], check=True, capture_output=True, text=True
     )
     acknowledged = [json.loads(line) for line in told.stdout.splitlines()]
-    assert len(acknowledged) == KILLS
+    assert len(acknowledged) == kills
+    return acknowledged
+
+
+def test_kill_while_old_steps_are_evicted(tmp_path: Path) -> None:
+    """Killed while rolling up, merging and evicting, a run shows every acknowledged step: in full or in a bucket."""
+    evicted = 0
+    for i, last in enumerate(killed(tmp_path, 20, budget=160_000, latest=120)):
+        if last is None or last < 0:
+            continue
+        recording = load_recording(tmp_path / f"run{i}")
+        panel = recording.panels["gradient", 0]
+        begin = recording.whole_from.get(0, 0)
+        assert panel.steps.tolist() == list(range(begin, panel.steps[-1] + 1))
+        assert panel.steps[-1] >= last
+        if begin:
+            evicted += 1
+            buckets = recording.buckets["gradient", 0]
+            assert (buckets.first[0], buckets.last[-1]) == (0, begin - 1)
+            assert (buckets.first[1:] == buckets.last[:-1] + 1).all()
+            np.testing.assert_array_equal(buckets.samples[:, 0], buckets.last - buckets.first + 1)
+        assert all("damaged" not in problem for problem in verify(tmp_path / f"run{i}").problems)
+    assert evicted > 5
+
+
+def test_kill_at_any_moment(tmp_path: Path) -> None:
+    """Killed while writing or sealing, 50 of 50 runs hold every acknowledged step, once, and no gap."""
+    acknowledged = killed(tmp_path, KILLS, budget=2**29, latest=16)
     wanted = from_records(SyntheticRun(layers=3, steps=2000).records(), SyntheticRun(layers=3, steps=1).sites)
     whole = wanted.panels["gradient", 0]
     sealed = 0

@@ -1,0 +1,159 @@
+"""Files of roll-ups: Parquet as the sealed rows are, with rounded values and histograms as logarithms."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradwatch.statistics import BINS, NULL, Float
+from gradwatch.store import arrays
+from gradwatch.store.buckets import (
+    BUCKET_COLUMNS,
+    BUCKET_COUNTS,
+    BUCKET_KEYS,
+    BUCKET_VALUES,
+    BucketRows,
+    join_buckets,
+    no_buckets,
+)
+from gradwatch.store.columns import Column
+from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
+from gradwatch.store.schema import VERSION_KEY
+
+SITES_KEY: Final = b"gradwatch.sites"
+STEPS_KEY: Final = b"gradwatch.steps"
+REPLACES_KEY: Final = b"gradwatch.replaces"
+"""First serial of the files of this level that are merged in a file, its own where it replaces none."""
+
+WIDTH_KEY: Final = b"gradwatch.width"
+
+MANTISSA_BITS: Final = 16
+"""Bits kept of a value: an error of at most 2^-17, relative."""
+_DROPPED: Final = 52 - MANTISSA_BITS
+_LOGARITHM: Final = 8.0
+"""Histogram counts c are kept as round(8 log2(1 + c)): 4.4 % a bin."""
+
+_TYPES: Final = {
+    **{name: pa.from_numpy_dtype(np.uint32 if name == "samples" else kind) for name, kind in BUCKET_KEYS.items()},
+    **dict.fromkeys(BUCKET_VALUES, pa.float64()),
+    **dict.fromkeys(BUCKET_COUNTS, pa.uint64()),
+}
+BUCKET_SCHEMA: Final = pa.schema(
+    [pa.field(name, _TYPES[name], nullable=name not in BUCKET_KEYS) for name in BUCKET_COLUMNS]
+    + [pa.field("histogram", pa.binary(BINS))]
+)
+
+
+def bucket_bytes(rows: BucketRows, sites: str, *, width: int, replaces: int) -> bytes:
+    """Returns roll-up rows over windows of ``width`` steps, sorted by site, as the bytes of a file."""
+    metadata = {
+        VERSION_KEY: str(SCHEMA_VERSION),
+        SITES_KEY: sites,
+        STEPS_KEY: f"{rows['step_lo'].min()} {rows['step_hi'].max()}" if len(rows) else "",
+        REPLACES_KEY: str(replaces),
+        WIDTH_KEY: str(width),
+    }
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        BUCKET_SCHEMA.with_metadata(metadata),
+        compression="zstd",
+        write_page_checksum=True,
+        column_encoding={
+            **dict.fromkeys(BUCKET_VALUES, "BYTE_STREAM_SPLIT"),
+            **dict.fromkeys(("step_lo", "step_hi"), "DELTA_BINARY_PACKED"),
+        },
+        use_dictionary=[name for name in BUCKET_COLUMNS if name not in (*BUCKET_VALUES, "step_lo", "step_hi")],
+    ) as writer:
+        for start in range(0, len(rows), GROUP_ROWS):
+            group = rows.take(np.arange(start, min(start + GROUP_ROWS, len(rows))))
+            writer.write_batch(_to_arrow(group).replace_schema_metadata(metadata), row_group_size=GROUP_ROWS)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def rounded(values: Float) -> Float:
+    """Rounds to ``MANTISSA_BITS`` bits of mantissa; NaN and infinity stay."""
+    bits = np.ascontiguousarray(values, dtype=np.float64).view(np.int64)
+    half = np.int64(1) << np.int64(_DROPPED - 1)
+    result = ((bits + half) & ~np.int64((1 << _DROPPED) - 1)).view(np.float64)
+    return np.where(np.isfinite(values) & np.isfinite(result), result, values)
+
+
+def _to_arrow(rows: BucketRows) -> pa.RecordBatch:
+    columns = [_to_array(rows[name], name) for name in BUCKET_COLUMNS]
+    return pa.RecordBatch.from_arrays([*columns, _histograms(rows)], schema=BUCKET_SCHEMA)
+
+
+def _to_array(column: Column, name: str) -> pa.Array:
+    if name in BUCKET_VALUES:
+        return arrays.primitive(rounded(column), pa.float64(), ~np.isnan(column))
+    if name in BUCKET_COUNTS:
+        return arrays.primitive(column, pa.uint64(), column != NULL)
+    return arrays.primitive(column, _TYPES[name])
+
+
+def _histograms(rows: BucketRows) -> pa.Array:
+    codes = np.zeros((len(rows), BINS), dtype=np.uint8)
+    valid = np.zeros(len(rows), dtype=np.bool_)
+    at = rows.histogram_rows
+    mean = rows.histogram / np.maximum(rows["histograms"][at], 1)[:, None]
+    codes[at] = np.minimum(np.rint(_LOGARITHM * np.log2(1.0 + mean)), 255)
+    valid[at] = True
+    return arrays.binary(codes, BINS, valid)
+
+
+def buckets_from(table: pa.Table) -> BucketRows:
+    """Returns a table as roll-up rows; columns that it lacks are null.
+
+    Raises:
+        ValueError: when types or values are not those of the schema.
+    """
+    parts = [_buckets_from(batch) for batch in table.combine_chunks().to_batches()]
+    return join_buckets(parts) if parts else no_buckets()
+
+
+def _buckets_from(batch: pa.RecordBatch) -> BucketRows:
+    for field in BUCKET_SCHEMA:
+        at = batch.schema.get_all_field_indices(field.name)
+        if len(at) > 1 or (at and batch.schema.field(at[0]).type != field.type) or not (at or field.nullable):
+            raise ValueError(f"column {field.name} is missing or not {field.type}")
+    batch.validate(full=True)
+    columns = {name: _column(batch, name) for name in BUCKET_COLUMNS}
+    if (columns["step_lo"] > columns["step_hi"]).any():
+        raise ValueError("a bucket ends before it begins")
+    if "histogram" not in batch.schema.names:
+        return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS)))
+    held = batch.column("histogram")
+    valid = arrays.validity(held)
+    rows = np.arange(len(held)) if valid is None else np.flatnonzero(valid)
+    if not len(rows) or held.null_count == len(held):
+        return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS)))
+    data = np.frombuffer(held.buffers()[1], dtype=np.uint8, offset=held.offset * BINS)
+    codes = data[: len(held) * BINS].reshape(-1, BINS)[rows]
+    counts = _COUNTS[codes] * np.maximum(columns["histograms"][rows], 1)[:, None]
+    return BucketRows(columns, rows, counts)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> Column:
+    null = np.nan if name in BUCKET_VALUES else NULL
+    kind = BUCKET_KEYS.get(name, np.float64 if name in BUCKET_VALUES else np.int64)
+    if name not in batch.schema.names:
+        return np.full(len(batch), null, dtype=kind)
+    column = batch.column(name)
+    values, valid = arrays.values(column), arrays.validity(column)
+    if name in BUCKET_KEYS and valid is not None:
+        raise ValueError(f"column {name} holds nulls")
+    if (
+        values.dtype == np.uint64
+        and len(values)
+        and (values if valid is None else values[valid]).max(initial=0) >= 2**63
+    ):
+        raise ValueError("a count is larger than any can be")
+    values = values.astype(kind, copy=False)
+    return values if valid is None else np.where(valid, values, null)
+
+
+_COUNTS: Final = np.exp2(np.arange(256) / _LOGARITHM) - 1.0
