@@ -85,14 +85,15 @@ def lengthened(recording: Recording, steps: int) -> Recording:
     def panel(short: Panel) -> Panel:
         row = np.arange(steps) % len(short.steps)
         loud = np.exp(np.cumsum(random.normal(size=(steps, len(short.sites))) * 0.05, axis=0))
-        columns = {name: getattr(short, name)[row] for name in ("stage", "n", "nan", "inf", "zeros", "subnormal")}
+        counts = {name: getattr(short, name)[row] for name in ("stage", "n", "nan", "inf", "zeros", "subnormal")}
         sizes = {name: getattr(short, name)[row] * loud for name in ("l2", "sum", "absmax")}
+        columns = int(np.clip(200_000 // max(1, len(short.sites)), 16, 128))
         units = None if short.units is None else short.units[:, row]
-        taken = np.arange(0, steps, max(1, steps // 128)) if len(short.histogram_steps) else short.histogram_steps
+        taken = np.arange(0, steps, max(1, steps // columns)) if len(short.histogram_steps) else short.histogram_steps
         bins = short.histogram[np.arange(len(taken)) % max(1, len(short.histogram_steps))]
         shifted = np.roll(bins, 1, axis=2) + random.integers(0, 9, bins.shape, dtype=np.uint32) * (bins > 0)
         more: dict[str, Any] = {"histogram_steps": taken, "histogram": shifted.astype(np.uint32), "units": units}
-        return replace(short, steps=np.arange(steps), **columns, **sizes, **more)
+        return replace(short, steps=np.arange(steps), **counts, **sizes, **more)
 
     def table(short: StepTable) -> StepTable:
         row = np.arange(steps) % len(short.steps)

@@ -181,6 +181,7 @@ def test_a_link_holds_order_folds_marks_and_zoom(open_page: Sheet, blocks: str) 
     """What is shown is in the address, and the address shows it again, also in another run of the same network."""
     page = open_page(blocks, link="#l=blocks.3.mlp.up&rows=depth&fold=blocks.1&fold=blocks.3&mark=20-40&x=10-90")
     assert gutter(page)[3] == "blocks.1"
+    assert page.locator("#tree [aria-expanded=false]").count() == 2
     assert len(gutter(page)) == len(BLOCKS) - 4
     assert page.evaluate("document.getElementById('lanes').layout.xaxis.range") == [10, 90]
     assert page.inner_text("#brush-text") == "steps 20 to 40 marked"
@@ -199,12 +200,17 @@ def test_a_link_to_a_layer_that_is_gone_goes_by_its_place(open_page: Sheet, bloc
 
 
 def test_a_huge_network_begins_with_its_modules_folded(open_page: Sheet) -> None:
-    """Of 2100 layers in 700 blocks 700 rows are shown, and unfolding one block gives its three layers."""
+    """Of 2100 layers in 700 blocks 700 rows are shown; one block, or all, can be opened."""
     names = [f"blocks.{i}.{part}" for i in range(700) for part in "abc"]
     page = open_page(render(dense(names, 3)))
     assert page.evaluate("document.getElementById('heatmap').layout.yaxis.range[0]") == 699.5
     page.click("#tree [data-fold='blocks.0']")
     wait_for(page, "document.getElementById('heatmap').layout.yaxis.range[0] === 701.5")
+    assert "fold=" not in page.url
+    page.click("#fold")
+    wait_for(page, "location.hash.includes('fold=blocks')")
+    page.click("#fold")
+    wait_for(page, "document.getElementById('heatmap').layout.yaxis.range[0] === 2099.5")
 
 
 def test_flow_names_its_slope_and_the_expected_one(open_page: Sheet) -> None:

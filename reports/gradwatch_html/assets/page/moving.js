@@ -23,13 +23,13 @@ const showFinding = ({metric, view, first}) => {
   $('layers').scrollIntoView({block: 'start'});
 };
 const nearest = (step) => meta.flow.steps.reduce((best, s, i) => (Math.abs(s - step) < Math.abs(meta.flow.steps[best] - step) ? i : best), 0);
+const MOST_FOLDS = 40;
 const remember = () => {
   const link = new URLSearchParams({l: layers[state.layer]?.name ?? '', i: state.layer});
   if (meta.flow) link.set('step', currentStep());
   if (state.metric) { link.set('metric', state.metric); link.set('view', state.view); }
   if (state.rows !== 'depth') link.set('rows', state.rows);
-  if (state.folds?.size === 0 && metrics.length) link.set('fold', '');
-  for (const key of [...state.folds ?? []].slice(0, 40)) link.append('fold', key);
+  if (state.folds && state.folds.size <= MOST_FOLDS) for (const key of state.folds.size ? state.folds : ['']) link.append('fold', key);
   if (state.brush) link.set('mark', state.brush.map(Math.round).join('-'));
   if (state.x) link.set('x', state.x.map(Math.round).join('-'));
   try { history.replaceState(null, '', `#${link}`); } catch { /* a page inside another page has no address of its own */ }

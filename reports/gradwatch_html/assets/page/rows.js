@@ -52,7 +52,7 @@ const innermost = (nodes) => nodes.flatMap((node) => (!node.children.length ? []
 // The tree of a metric in an order, and what of it is folded; a huge network begins with its innermost modules folded.
 const trees = {};
 const treeOf = (metric, data) => (trees[`${metric.key} ${state.rows}`] ??= ORDERS[state.rows](metric.layers.map((_, row) => row), metric, data));
-const foldsOf = (nodes, count) => (state.folds ??= new Set(count > MANY_ROWS ? innermost(nodes) : []));
+const foldsOf = (nodes, count) => state.folds ?? (nodes.folded ??= new Set(count > MANY_ROWS ? innermost(nodes) : []));
 // What is shown from top to bottom; every node learns its first and last row on the screen.
 const arrange = (metric, data) => {
   const nodes = treeOf(metric, data), folds = foldsOf(nodes, metric.layers.length), shown = [];
@@ -66,7 +66,12 @@ const arrange = (metric, data) => {
   shown.forEach((node, at) => { for (const row of node.rows) placeOf[row] = at; });
   return {nodes, shown, folds, placeOf};
 };
-const fold = (key) => { const {folds} = state; if (!folds.delete(key)) folds.add(key); state.y = null; drawHeatmap().then(remember); };
+const fold = (key) => {
+  const folds = new Set(heat.folds);
+  if (!folds.delete(key)) folds.add(key);
+  Object.assign(state, {folds, y: null});
+  drawHeatmap().then(remember);
+};
 // Folds the outermost modules, or opens everything when they are folded.
 const foldAll = () => {
   const modules = heat.nodes.filter((node) => node.children.length).map((node) => node.key);
