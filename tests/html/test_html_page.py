@@ -10,12 +10,14 @@ import re
 import shutil
 import subprocess
 import time
+from html import unescape
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from gradwatch import explain
 from gradwatch.analyze import analyze
 from gradwatch.findings import Analysis, Figure, Finding
 from gradwatch.record import SiteTable
@@ -30,6 +32,7 @@ from gradwatch_html.metrics import matrices
 from gradwatch_html.page import Page, build_page
 from gradwatch_html.paint import PLOTLY, PLOTLY_SHA256, SCRIPTS
 from gradwatch_html.palette import COLOURS
+from gradwatch_html.words import unbroken
 from tests.html.building import dense, synthetic
 
 BREAKING = "</script><script>window.__xss=1</script>"
@@ -291,3 +294,33 @@ def test_a_very_long_name_is_shortened_but_not_lost() -> None:
     assert len(shown.group(1)) < 120
     assert shown.group(1).endswith("end, since step 3.")
     assert f'title="{verdict}"' in html
+
+
+def test_the_policy_allows_no_eval_and_no_unknown_script() -> None:
+    """Scripts run by their hash only; nothing is evaluated from text."""
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', render(dense(["a"], 3)))
+    assert policy is not None
+    scripts = re.search(r"script-src ([^;]*);", unescape(policy[1]))
+    assert scripts is not None
+    assert all(source.startswith("'sha256-") for source in scripts[1].split())
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_numbers_are_escaped_and_kept_whole() -> None:
+    """A number with an exponent is one unbreakable piece, and what stands around it is text."""
+    assert unbroken("<b> fell to 1.6e-10, then 3e-4.") == (
+        '&lt;b&gt; fell to <span class="number">1.6e-10</span>, then <span class="number">3e-4</span>.'
+    )
+    assert unbroken("layer-1e of b-2") == "layer-1e of b-2"
+
+
+def test_a_card_holds_what_explain_says_of_its_kind() -> None:
+    """Each finding of ours carries its rule's whole page; a kind of somebody else's carries none."""
+    html = HtmlReporter().render(dense(["a", "b", "c"], 40), Analysis((finding(),), (), {}, 40, 3, "x"))
+    text = unescape(re.sub(r"<[^>]*>", "", html))
+    told = explain.page("spike")
+    for part in (told.summary, *(text for _, text in told.sections), *(t.name for t in told.thresholds)):
+        assert part in text
+    foreign = HtmlReporter().render(dense(["b"], 40), Analysis((finding(kind="mine"),), (), {}, 40, 3, "x"))
+    assert "How “mine” is judged" not in foreign
+    assert 'class="explained"' not in foreign
