@@ -25,7 +25,7 @@ const restore = (frame, view) => {
   const page = frame.contentDocument;
   if (view.theme && view.theme !== page.documentElement.dataset.theme) page.getElementById('theme').click();
   for (const name of view.tables) page.querySelector(`[data-table="${CSS.escape(name)}"][aria-expanded=false]`)?.click();
-  frame.contentWindow.scrollTo(0, view.scrollY);
+  frame.contentWindow.scrollTo({top: view.scrollY, behavior: 'instant'});
 };
 const replace = async (number) => {
   const frame = document.createElement('iframe'), loaded = new Promise((done) => { frame.onload = done; });
