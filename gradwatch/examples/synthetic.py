@@ -57,9 +57,10 @@ class SyntheticRun:
         """Yields the record of every step."""
         schedule = schedule or Schedule()
         for step in range(self.steps):
-            yield self._record(step, schedule.plan(step))
+            yield self.record(step, schedule.plan(step))
 
-    def _record(self, step: int, plan: Plan) -> StepRecord:
+    def record(self, step: int, plan: Plan) -> StepRecord:
+        """Returns the record of a step that captures what the plan says."""
         blocks: list[Block] = []
         for signal in (*PARAMETER_SIGNALS, *ACTIVATION_SIGNALS):
             if signal in plan.signals:

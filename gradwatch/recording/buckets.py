@@ -59,6 +59,12 @@ class BucketPanel:
         absent: npt.NDArray[np.bool_] = (self.stage == STAGES.index(ABSENT)) & (self.samples > 0)
         return absent
 
+    def rms(self) -> Float:
+        """Returns the root of the mean square over all elements of all samples, shape [w, m]."""
+        finite = self.n - np.maximum(self.nan, 0) - np.maximum(self.inf, 0)
+        with np.errstate(invalid="ignore"):
+            return np.where(finite > 0, self.l2 / np.sqrt(np.maximum(finite, 1)), np.nan)
+
     def elements(self) -> Float:
         """Returns the elements of a sample, their mean where that varies, shape [w, m]; NaN where there is none."""
         return np.where(self.samples > 0, np.maximum(self.n, 0) / np.maximum(self.samples, 1), np.nan)

@@ -14,7 +14,7 @@ from gradwatch.record import SiteTable
 from gradwatch.store import append, files, manifest, seal
 from gradwatch.store.attempt import Claim
 from gradwatch.store.bucketfile import bucket_bytes
-from gradwatch.store.buckets import WIDTHS
+from gradwatch.store.buckets import WIDTHS, BucketRows
 from gradwatch.store.budget import Budget, Evicted, Stored, extent
 from gradwatch.store.columns import Rows, StepRows
 from gradwatch.store.layout import (
@@ -153,9 +153,7 @@ class OpenAttempt:
             for kind in (ROWS, STEPS):
                 self._seal_file(kind, self._unsealed[0])
             self._unsealed.pop(0)
-        for level in LEVELS:
-            if self._rollups.due(level):
-                self._write_level(level, everything=False)
+        self._write_due_levels()
         self.save()
         if rows:
             self._seconds_per_row = max((time.monotonic() - began) / rows, self._seconds_per_row / 2)
@@ -165,6 +163,20 @@ class OpenAttempt:
         self.seal()
         for level in LEVELS:
             self._write_level(level, everything=True)
+
+    def roll_up(self, buckets: BucketRows, finest: str) -> None:
+        """Takes buckets of steps whose rows are not kept, as if they had been sealed and evicted."""
+        self._write_sites()
+        self._rollups.feed_buckets(buckets, finest)
+        last = int(buckets["step_hi"].max())
+        gone = Evicted(self.directory / sealed_name(ROWS, 0), ROWS, int(buckets["samples"].sum()), last)
+        self.meta["evicted"] = gone.add_to(self.meta.get("evicted"))
+        self._write_due_levels()
+
+    def _write_due_levels(self) -> None:
+        for level in LEVELS:
+            if self._rollups.due(level):
+                self._write_level(level, everything=False)
 
     def pin(self, step: int) -> None:
         """Keeps the rows around a step when their file is evicted."""

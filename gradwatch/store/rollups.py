@@ -38,12 +38,18 @@ class Rollups:
             self.feed_buckets(buckets_of(part))
         self.split(LEVELS[0])
 
-    def feed_buckets(self, buckets: BucketRows) -> None:
-        """Adds buckets, none wider than the narrowest window, that begin no earlier than those added before."""
+    def feed_buckets(self, buckets: BucketRows, finest: str = LEVELS[0]) -> None:
+        """Adds buckets to a level and all coarser ones.
+
+        Args:
+            buckets: of windows no wider than those of ``finest``, that begin no earlier than those added before.
+            finest: the level.
+        """
         for optimizer in np.unique(buckets["optimizer"]).tolist():
             last = int(buckets["step_lo"][buckets["optimizer"] == optimizer].max())
             self._last[optimizer] = max(last, self._last.get(optimizer, last))
-        for level, width in WIDTHS.items():
+        for level in LEVELS[LEVELS.index(finest) :]:
+            width = WIDTHS[level]
             buckets = merged(buckets, width)
             self._add(level, width, buckets)
 

@@ -17,6 +17,7 @@ from gradwatch.store.columns import rows_of, step_rows_of
 from gradwatch.store.layout import FLUSH_SECONDS, FLUSH_STEPS, LATEST, ROWS, STEPS
 
 if TYPE_CHECKING:
+    from gradwatch.store.buckets import BucketRows
     from gradwatch.store.opened import OpenAttempt
 
 log = logging.getLogger("gradwatch")
@@ -125,6 +126,10 @@ class StoreWriter:
     def pin(self, step: int) -> None:
         """Keeps every row within 64 steps of this one, also when its file is evicted; callable from every thread."""
         self._pins.append(step)
+
+    def roll_up(self, buckets: BucketRows, finest: str) -> None:
+        """Takes buckets of steps whose rows are not kept, for the level ``finest`` and all coarser ones."""
+        self._guarded(lambda: self._opened().roll_up(buckets, finest))
 
     def tick(self) -> None:
         """Does what is due by time."""

@@ -61,27 +61,43 @@ class Buckets:
         return reduced
 
 
-def bucket(steps: npt.NDArray[np.int64], columns: int, *, keep: Iterable[int] = (), around: int = 64) -> Buckets:
+def bucket(
+    steps: npt.NDArray[np.int64],
+    columns: int,
+    *,
+    last: npt.NDArray[np.int64] | None = None,
+    keep: Iterable[int] = (),
+    around: int = 64,
+) -> Buckets:
     """Cuts ascending steps, shape [t], into about ``columns`` buckets equal in captured steps.
 
+    With windows of steps among them the buckets are equal in steps, and none cuts a window.
+
     Args:
-        steps: captured steps.
+        steps: captured steps, or the first ones of windows.
+        last: the last steps of windows, or None when all are single steps.
         columns: number of buckets, 1 or more; fewer when there are fewer steps.
         keep: steps around which every captured step has a bucket of its own (more buckets than ``columns``).
         around: how many captured steps on either side of ``keep``.
     """
     t = len(steps)
-    starts = (
-        np.arange(t, dtype=np.intp)
-        if t <= columns
-        else np.unique(np.linspace(0, t, columns, endpoint=False).astype(np.intp))
-    )
+    if t <= columns:
+        starts = np.arange(t, dtype=np.intp)
+    elif last is None or np.array_equal(last, steps):
+        starts = np.unique(np.linspace(0, t, columns, endpoint=False).astype(np.intp))
+    else:
+        starts = _starts(steps, last, columns)
     if t > columns:
         for step in keep:
             at = int(np.searchsorted(steps, step))
             starts = np.union1d(starts, np.arange(max(0, at - around), min(t, at + around + 2), dtype=np.intp))
     ends = np.append(starts[1:], t) - 1
-    return Buckets(starts, steps[starts] if t else steps, steps[ends] if t else steps)
+    return Buckets(starts, steps[starts] if t else steps, (steps if last is None else last)[ends] if t else steps)
+
+
+def _starts(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], columns: int) -> Index:
+    cell = (first - first[0]) * columns // (last[-1] - first[0] + 1)
+    return np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
 
 
 def joins(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -110,7 +110,7 @@ def _step_curve(matrix: Matrix, finding: Finding, affected: npt.NDArray[np.intp]
         mine, subject = np.arange(len(matrix.layers)), "largest of all layers"
     others = np.setdiff1d(np.flatnonzero(~np.isin(matrix.layers, affected)), mine)
     keep = [] if finding.first_step is None else [finding.first_step]
-    buckets = bucket(matrix.steps, COLUMNS, keep=keep, around=4)
+    buckets = bucket(matrix.steps, COLUMNS, last=matrix.last, keep=keep, around=4)
     y, bad = _merged(matrix, mine, buckets)
     rest = buckets.maximum(_median(matrix.values[:, others])) if len(others) else None
     first = int(matrix.steps[0]) if finding.first_step is None else finding.first_step

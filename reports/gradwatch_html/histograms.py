@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.recording import Panel, Recording
+from gradwatch.recording import BucketPanel, Panel, Recording, Steps
 from gradwatch_html.buckets import bucket, time_axis
 
 CELL_BUDGET: Final = 1_600_000
@@ -48,10 +48,15 @@ def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramP
     for (signal, _), panel in sorted(recording.panels.items()):
         if signal != "gradient" or not len(panel.histogram_steps):
             continue
-        buckets = bucket(panel.steps[panel.histogram_steps], columns)
+        steps = panel.steps[panel.histogram_steps]
+        whole = slice(int(np.searchsorted(steps, recording.whole_from.get(panel.optimizer, 0))), None)
+        earlier = recording.buckets.get((signal, panel.optimizer))
+        first, last = _axis(steps[whole], earlier)
+        buckets = bucket(first, columns, last=last)
         pack.times.append(time_axis(buckets.first, buckets.last))
         for layer, at in _sites_by_layer(recording, panel, depth).items():
-            counts = buckets.total(panel.histogram[:, at].sum(axis=1, dtype=np.int64))
+            held = panel.histogram[whole][:, at].sum(axis=1, dtype=np.int64)
+            counts = buckets.total(_with_earlier(held, earlier, panel.sites[at]))
             bins = np.flatnonzero(counts.any(axis=0))
             if len(bins) and layer not in pack.layers:
                 low, high = int(bins[0]), int(bins[-1]) + 1
@@ -63,7 +68,24 @@ def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramP
     return pack
 
 
-def encode_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def _axis(steps: Steps, earlier: BucketPanel | None) -> tuple[Steps, Steps]:
+    """Returns first and last step of each histogram: of windows, then of single steps."""
+    if earlier is None:
+        return steps, steps
+    at = earlier.histogram_rows
+    return np.concatenate([earlier.first[at], steps]), np.concatenate([earlier.last[at], steps])
+
+
+def _with_earlier(
+    counts: npt.NDArray[np.int64], earlier: BucketPanel | None, sites: npt.NDArray[np.uint32]
+) -> npt.NDArray[Any]:
+    """Puts the mean histograms of earlier windows, summed over sites, before those of steps, shape [h, 64]."""
+    if earlier is None:
+        return counts
+    return np.concatenate([earlier.histogram[:, np.isin(earlier.sites, sites)].sum(axis=1), counts])
+
+
+def encode_shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Encodes counts, shape [b, bins], as shares of each row's total, a quarter of an octave a level."""
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with np.errstate(divide="ignore"):

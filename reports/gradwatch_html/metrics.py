@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES
-from gradwatch.recording import Panel, Recording
+from gradwatch.recording import BucketPanel, Panel, Recording
 from gradwatch.statistics import NULL, Float
 
 NOTHING, NO_GRADIENT, FINITE, NON_FINITE = 0, 1, 2, 3
@@ -71,7 +71,8 @@ class Matrix:
     Attributes:
         metric: what it is.
         layers: layer indices of the columns, ascending, shape [r].
-        steps: captured steps, ascending, shape [t].
+        steps: captured steps, ascending, or the first ones of windows of steps, shape [t].
+        last: the last steps of the windows; ``steps`` where a row is a single step, shape [t].
         values: over the finite elements, NaN where there is none, shape [t, r].
         state: one of the four states above, shape [t, r].
     """
@@ -79,6 +80,7 @@ class Matrix:
     metric: Metric
     layers: npt.NDArray[np.intp]
     steps: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
     values: Float
     state: State
 
@@ -97,6 +99,47 @@ def site_values(recording: Recording, panel: Panel, statistic: str) -> Float:
         return _share(panel.zeros, panel.n - np.maximum(panel.nan, 0) - np.maximum(panel.inf, 0))
     values: Float = getattr(panel, statistic)
     return values
+
+
+def bucket_values(recording: Recording, panel: BucketPanel, statistic: str) -> Float:
+    """Returns the largest value that a statistic of every site had in a window, shape [w, m].
+
+    Of a ratio it is the largest update over the rms of the weight in that window.
+    """
+    if statistic == "ratio":
+        return _bucket_ratio(recording, panel)
+    if statistic in ("rms", "absmax"):
+        return panel.rms_max if statistic == "rms" else panel.absmax
+    elements = panel.elements()
+    if statistic == "zeros":
+        finite = elements - (panel.nan + panel.inf) / np.maximum(panel.samples, 1)
+        return _share(panel.zeros_max, finite)
+    if statistic == "nonfinite":
+        return _share(panel.nonfinite_max, elements)
+    if panel.units is None:
+        return np.full(panel.n.shape, np.nan)
+    units, silent, _, saturated = panel.units
+    return _share(silent, units) if statistic == "silent" else _share(saturated, elements)
+
+
+def bucket_state(panel: BucketPanel) -> State:
+    """Returns the state of every window and site, shape [w, m]."""
+    state = np.where(panel.samples == 0, NOTHING, FINITE)
+    state[(panel.nan > 0) | (panel.inf > 0)] = NON_FINITE
+    state[panel.absent()] = NO_GRADIENT
+    return state.astype(np.uint8)
+
+
+def _bucket_ratio(recording: Recording, panel: BucketPanel) -> Float:
+    weight = recording.buckets.get(("weight", panel.optimizer))
+    ratio = np.full(panel.n.shape, np.nan)
+    if weight is None:
+        return ratio
+    mine, theirs = _same_parameters(recording, panel, weight)
+    _, rows, other = np.intersect1d(panel.first, weight.first, assume_unique=True, return_indices=True)
+    size = weight.rms()[np.ix_(other, theirs)]
+    ratio[np.ix_(rows, mine)] = np.where(size > 0, panel.rms_max[np.ix_(rows, mine)] / size, np.nan)
+    return ratio
 
 
 def site_state(panel: Panel) -> State:
@@ -119,27 +162,45 @@ def matrices(recording: Recording, depth: Mapping[str, int]) -> list[Matrix]:
 
 
 def _matrix(recording: Recording, metric: Metric, depth: Mapping[str, int]) -> Matrix | None:
-    panels = [panel for (signal, _), panel in sorted(recording.panels.items()) if signal == metric.signal]
-    parts = [_over_layers(recording, metric, panel, depth) for panel in panels if len(panel.steps)]
+    series: list[tuple[tuple[str, int], Panel | BucketPanel]] = [
+        *sorted(recording.panels.items(), key=_key),
+        *sorted(recording.buckets.items(), key=_key),
+    ]
+    panels = [panel for (signal, _), panel in series if signal == metric.signal]
+    parts = [_over_layers(recording, metric, panel, depth) for panel in panels]
     parts = [part for part in parts if len(part.layers) and len(part.steps)]
     return None if not parts else parts[0] if len(parts) == 1 else _merge(metric, parts)
 
 
-def _over_layers(recording: Recording, metric: Metric, panel: Panel, depth: Mapping[str, int]) -> Matrix:
+def _key(item: tuple[tuple[str, int], object]) -> tuple[str, int]:
+    return item[0]
+
+
+def _over_layers(recording: Recording, metric: Metric, panel: Panel | BucketPanel, depth: Mapping[str, int]) -> Matrix:
     columns = _columns(recording, metric, panel, depth)
     layers = np.array([depth[recording.sites[int(panel.sites[i])].layer] for i in columns], dtype=np.intp)
-    values, state = site_values(recording, panel, metric.statistic)[:, columns], site_state(panel)[:, columns]
+    if isinstance(panel, BucketPanel):
+        first, last = panel.first, panel.last
+        values, state = bucket_values(recording, panel, metric.statistic)[:, columns], bucket_state(panel)[:, columns]
+    else:
+        # What was kept around the onsets of findings lies inside windows, which show it already.
+        whole = slice(int(np.searchsorted(panel.steps, recording.whole_from.get(panel.optimizer, 0))), None)
+        first = last = panel.steps[whole]
+        values = site_values(recording, panel, metric.statistic)[whole, columns]
+        state = site_state(panel)[whole, columns]
     state = np.where((state == FINITE) & np.isnan(values), NOTHING, state).astype(np.uint8)
     rows = np.flatnonzero((state != NOTHING).any(axis=1))
     used, starts = np.unique(layers, return_index=True)
     if not len(used):
-        return Matrix(metric, used, panel.steps[:0], values[:0], state[:0])
+        return Matrix(metric, used, first[:0], last[:0], values[:0], state[:0])
     if len(used) != len(layers):
         values, state = np.fmax.reduceat(values, starts, axis=1), np.maximum.reduceat(state, starts, axis=1)
-    return Matrix(metric, used, panel.steps[rows], values[rows], state[rows])
+    return Matrix(metric, used, first[rows], last[rows], values[rows], state[rows])
 
 
-def _columns(recording: Recording, metric: Metric, panel: Panel, depth: Mapping[str, int]) -> npt.NDArray[np.intp]:
+def _columns(
+    recording: Recording, metric: Metric, panel: Panel | BucketPanel, depth: Mapping[str, int]
+) -> npt.NDArray[np.intp]:
     """Returns the panel's columns in order of depth; of a ratio, matrices stand for their layer where it has one.
 
     Biases and scales start near zero, so their ratio says nothing about the layer.
@@ -155,16 +216,21 @@ def _columns(recording: Recording, metric: Metric, panel: Panel, depth: Mapping[
 
 
 def _merge(metric: Metric, parts: Sequence[Matrix]) -> Matrix:
-    """Joins the layers of several optimizers over the union of their steps."""
+    """Joins the layers of several optimizers, and windows with single steps, over the union of their steps."""
     steps = np.unique(np.concatenate([part.steps for part in parts]))
     layers = np.unique(np.concatenate([part.layers for part in parts]))
     values = np.full((len(steps), len(layers)), np.nan)
     state = np.zeros(values.shape, dtype=np.uint8)
+    last = steps.copy()
     for part in parts:
         at = np.ix_(np.searchsorted(steps, part.steps), np.searchsorted(layers, part.layers))
+        row = np.searchsorted(steps, part.steps)
+        last[row] = np.maximum(last[row], part.last)
         values[at] = np.fmax(values[at], part.values)
         state[at] = np.maximum(state[at], part.state)
-    return Matrix(metric, layers, steps, values, state)
+    # Two optimizers may count differently: a window of one ends where the next row of another begins.
+    last[:-1] = np.minimum(last[:-1], steps[1:] - 1)
+    return Matrix(metric, layers, steps, last, values, state)
 
 
 def _ratio(recording: Recording, panel: Panel) -> Float:
@@ -173,15 +239,22 @@ def _ratio(recording: Recording, panel: Panel) -> Float:
     ratio = np.full(panel.n.shape, np.nan)
     if weight is None:
         return ratio
-    column = {recording.sites[int(site)].name: i for i, site in enumerate(weight.sites)}
-    pairs = [(i, column.get(recording.sites[int(site)].name)) for i, site in enumerate(panel.sites)]
-    mine = np.array([i for i, j in pairs if j is not None], dtype=np.intp)
-    theirs = np.array([j for _, j in pairs if j is not None], dtype=np.intp)
+    mine, theirs = _same_parameters(recording, panel, weight)
     _, rows, other = np.intersect1d(panel.steps, weight.steps, assume_unique=True, return_indices=True)
     size = weight.l2[np.ix_(other, theirs)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio[np.ix_(rows, mine)] = np.where(size > 0, panel.l2[np.ix_(rows, mine)] / size, np.nan)
     return ratio
+
+
+def _same_parameters(
+    recording: Recording, panel: Panel | BucketPanel, other: Panel | BucketPanel
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Returns the columns of two panels that are of the same parameters."""
+    column = {recording.sites[int(site)].name: i for i, site in enumerate(other.sites)}
+    pairs = [(i, column.get(recording.sites[int(site)].name)) for i, site in enumerate(panel.sites)]
+    mine = np.array([i for i, j in pairs if j is not None], dtype=np.intp)
+    return mine, np.array([j for _, j in pairs if j is not None], dtype=np.intp)
 
 
 def _unit_share(panel: Panel, statistic: str) -> Float:
@@ -191,7 +264,7 @@ def _unit_share(panel: Panel, statistic: str) -> Float:
     return _share(silent, units) if statistic == "silent" else _share(saturated, panel.n)
 
 
-def _share(count: npt.NDArray[np.int64], elements: npt.NDArray[np.int64]) -> Float:
+def _share(count: npt.NDArray[np.int64], elements: npt.NDArray[Any]) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
         known = (count != NULL) & (elements > 0)
         return np.where(known, count / np.maximum(elements, 1), np.nan)

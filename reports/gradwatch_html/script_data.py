@@ -130,7 +130,7 @@ def stretches(matrix: Matrix, affected: Set[int], owners: Set[int]) -> list[list
 
 def _metric(matrix: Matrix, islands: dict[str, str]) -> dict[str, Any]:
     columns = int(np.clip(CELL_BUDGET // len(matrix.layers), MIN_COLUMNS, MAX_COLUMNS))
-    buckets = bucket(matrix.steps, columns)
+    buckets = bucket(matrix.steps, columns, last=matrix.last)
     values, state = buckets.maximum(matrix.values), buckets.maximum(matrix.state)
     encoded = encode(values, state, share=matrix.metric.share)
     islands[f"m-{matrix.metric.key}"] = pack_codes(encoded.codes)
@@ -148,26 +148,33 @@ def _metric(matrix: Matrix, islands: dict[str, str]) -> dict[str, Any]:
 
 
 def start_of_rows(matrix: Matrix) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Returns log10 of each layer's own start, shape [r]: the median of 8 to 18 % of its positive captured values.
+    """Returns log10 of each layer's own start, shape [r]: the median of its positive values at 8 to 18 % of the run.
 
     Of a short or late-starting series at least its first three values count; NaN where there is none.
     """
     starts = np.full(len(matrix.layers), np.nan)
+    span = matrix.last - matrix.steps + 1
     for row in range(len(starts)):
         values = matrix.values[:, row]
-        values = values[values > 0]
+        known = values > 0
+        values = values[known]
         if len(values):
-            low, high = (int(len(values) * share) for share in _BASELINE)
+            passed = np.cumsum(span[known])
+            low, high = (int(np.searchsorted(passed, passed[-1] * share, side="right")) for share in _BASELINE)
             starts[row] = np.median(np.log10(values[low : max(high, low + 3)]))
     return starts
 
 
 def _note(matrix: Matrix, columns: int, clipped: int, low: float) -> str:
     parts = [matrix.metric.note]
-    t = len(matrix.steps)
+    windows = matrix.last > matrix.steps
+    t = int(np.count_nonzero(~windows))
+    if windows.any():
+        wide, end = int((matrix.last - matrix.steps).max()) + 1, int(matrix.last[windows].max()) + 1
+        parts.append(f"Before step {end:,} windows of up to {wide:,} steps, each by its largest value; from there on")
     parts.append(
         f"{counted(t, 'captured step')}."
-        if columns == t
+        if columns == len(matrix.steps)
         else f"{counted(t, 'captured step')} in {columns:,} columns; each shows its largest value."
     )
     if clipped:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from gradwatch.recording import Panel, Recording
+from gradwatch.recording import Panel, Recording, Steps
 from gradwatch.statistics import Float
 from gradwatch_html.buckets import Buckets, bucket, time_axis
-from gradwatch_html.metrics import site_values
+from gradwatch_html.metrics import bucket_values, site_values
 
 COLUMNS: Final = 1024
 FLOAT_BUDGET: Final = 250_000
@@ -78,21 +79,21 @@ class _Source:
     chart: str
     time: int
     buckets: Buckets
-    values: Float
+    mean: Float
+    low: Float
+    high: Float
     columns: dict[str, list[tuple[int, str, int]]]
 
     def curves(self, layer: str) -> list[tuple[dict[str, Any], Float]]:
         largest = sorted(self.columns.get(layer, []), key=lambda column: -column[2])[:MAX_LINES]
         made = []
         for column, name, _ in sorted(largest):
-            values = self.values[:, column]
-            if np.isnan(values).all():
+            mean, low, high = (values[:, column] for values in (self.mean, self.low, self.high))
+            if np.isnan(high).all():
                 continue
-            banded = len(self.buckets) < len(values)
+            banded = len(self.buckets) < len(mean) or self.low is not self.high
             curves = (
-                [self.buckets.mean(values), self.buckets.minimum(values), self.buckets.maximum(values)]
-                if banded
-                else [values]
+                [self.buckets.mean(mean), self.buckets.minimum(low), self.buckets.maximum(high)] if banded else [mean]
             )
             line = {"chart": self.chart, "site": name, "time": self.time, "band": banded}
             made.append((line, np.concatenate(curves)))
@@ -105,15 +106,44 @@ def _sources(recording: Recording, keep: Sequence[int], pack: SeriesPack) -> lis
         for (name, _), panel in sorted(recording.panels.items()):
             if name != signal or not len(panel.steps):
                 continue
-            values = site_values(recording, panel, statistic)
-            rows = np.flatnonzero(~np.isnan(values).all(axis=1))
+            first, last, *series = _series(recording, panel, statistic)
+            rows = np.flatnonzero(~np.isnan(series[-1]).all(axis=1))
             if len(rows):
-                buckets = bucket(panel.steps[rows], COLUMNS, keep=keep)
+                buckets = bucket(first[rows], COLUMNS, last=last[rows], keep=keep)
                 pack.times.append(time_axis(buckets.first, buckets.last))
-                sources.append(
-                    _Source(chart, len(pack.times) - 1, buckets, values[rows], _columns_by_layer(recording, panel))
-                )
+                mean, low, high = _rows(series, rows)
+                columns = _columns_by_layer(recording, panel)
+                sources.append(_Source(chart, len(pack.times) - 1, buckets, mean, low, high, columns))
     return sources
+
+
+def _rows(series: list[Float], rows: npt.NDArray[np.intp]) -> list[Float]:
+    """Selects rows, of the same array once."""
+    taken = {id(values): values[rows] for values in series}
+    return [taken[id(values)] for values in series]
+
+
+def _series(recording: Recording, panel: Panel, statistic: str) -> tuple[Steps, Steps, Float, Float, Float]:
+    """Returns first and last step of each row, and the mean, smallest and largest value in it of every site.
+
+    Before the steps that are there in full the rows are windows of steps.
+    """
+    values, steps = site_values(recording, panel, statistic), panel.steps
+    earlier = recording.buckets.get((panel.signal, panel.optimizer))
+    if earlier is None:
+        return steps, steps, values, values, values
+    whole = slice(int(np.searchsorted(steps, recording.whole_from.get(panel.optimizer, 0))), None)
+    high = bucket_values(recording, earlier, statistic)
+    mean, low = (earlier.rms(), earlier.rms_min) if statistic == "rms" else (high, high)
+    both, mine = np.isin(earlier.sites, panel.sites), np.searchsorted(panel.sites, earlier.sites)
+
+    def joined(windows: Float) -> Float:
+        early = np.full((len(windows), len(panel.sites)), np.nan)
+        early[:, mine[both]] = windows[:, both]
+        return np.concatenate([early, values[whole]])
+
+    first, last = np.concatenate([earlier.first, steps[whole]]), np.concatenate([earlier.last, steps[whole]])
+    return first, last, joined(mean), joined(low), joined(high)
 
 
 def _columns_by_layer(recording: Recording, panel: Panel) -> dict[str, list[tuple[int, str, int]]]:

@@ -289,7 +289,7 @@ def test_what_was_found_live_is_found_after_eviction(tmp_path: Path) -> None:
         stream = Stream(run.sites, on_finding=told.append)
         sink.open()
         for record in run.records():
-            calm = SyntheticRun(layers=6, steps=1)._record(0, Schedule().plan(record.step)).blocks
+            calm = SyntheticRun(layers=6, steps=1).record(0, Schedule().plan(record.step)).blocks
             taken = record if record.step < 400 else replace(record, blocks=calm)
             sink(taken)
             stream(taken)
