@@ -1,4 +1,4 @@
-"""Updates so small that no weight matrix learns."""
+"""Updates so small that no weight matrix learns, or that 16-bit weights round them away."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.history import History
+from gradwatch.rules.rounding import LOST, Rounding
 from gradwatch.rules.rule import count, in_depth_order, number, too_few, without_loss
 from gradwatch.rules.view import StepView
 
@@ -27,10 +28,11 @@ class UpdateTooSmall:
     that is a warm-up or the tail of a decay. Nor do those between two updates of an optimizer that accumulates: exact
     zeros count if no weight changed since the sample before, and while the learning rate is not 0 only when they span
     ``DENSE`` steps; updates that come after them show that it was an accumulation.
+    Or: nearly all entries of 16-bit weights stay where they are (``rounding.py``).
     Severity: warning.
     Source: half a unit in the last place of a float32 is 6e-8 of the value: smaller updates are lost in rounding.
     Plain gradient descent with a learning rate of 1e-4 moves healthy small nets by 2e-6 or more a step (calibrated).
-    Advice: a higher learning rate, or the schedule.
+    Advice: a higher learning rate, or the schedule; a float32 copy of 16-bit weights.
     """
 
     kind = "update-too-small"
@@ -43,10 +45,11 @@ class UpdateTooSmall:
         self._found: tuple[int, int, int] | None = None
         self._largest = 0.0
         self._rate: float | None = None
-        self._gradient = float("nan")
+        self._rounding = Rounding(history)
 
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
+        self._rounding.observe(view)
         largest = self._largest_ratio(view)
         if largest is None or view.spoilt or self._history.moved_between:
             return
@@ -70,11 +73,14 @@ class UpdateTooSmall:
 
     def findings(self) -> list[Finding]:
         """Returns at most one finding."""
-        return [self._finding(self._found)] if self._found is not None else []
+        if self._found is not None:
+            return [self._finding(self._found)]
+        return [self._lost_in_rounding()] if self._rounding.persistence.holds else []
 
     def not_applied(self) -> str | None:
         """Needs updates and weights."""
-        return None if self._found is not None else too_few("update", self._samples, DENSE_SAMPLES)
+        found = self._found is not None or self._rounding.persistence.holds
+        return None if found else too_few("update", self._samples, DENSE_SAMPLES)
 
     def _largest_ratio(self, view: StepView) -> float | None:
         """Returns the update ratio of the matrix that moves most; None for a record without updates."""
@@ -121,6 +127,42 @@ class UpdateTooSmall:
             confidence=confidence,
             confidence_reason=reason,
             figure=Figure("update", "ratio"),
+        )
+
+    def _lost_in_rounding(self) -> Finding:
+        history, layout, seen = self._history, self._history.layout, self._rounding
+        confidence, reason = without_loss(history)
+        if history.loss.count and not history.loss_is_flat():
+            confidence, reason = "medium", "the loss still improves"
+        evidence = [
+            f"{seen.lost:.0%} of the weight entries that have a gradient do not change at a step; {LOST:.0%} are too "
+            "many.",
+            "They are of a 16-bit format, in which a step below a 500th (bfloat16) or a 4,000th (float16) of a weight "
+            "rounds to nothing.",
+        ]
+        if history.loss.count:
+            evidence.append(f"The loss went from {number(history.loss.start())} to {number(history.loss.now())}.")
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            title="Updates are lost in the rounding of 16-bit weights",
+            layer=None,
+            layers=in_depth_order(layout, layout.chain),
+            first_step=seen.persistence.onset,
+            last_step=seen.persistence.last,
+            evidence=tuple(evidence),
+            cause="The weights themselves are kept in 16 bits, and most steps are smaller than their last digit.",
+            advice=(
+                "Keep the weights in float32 and compute in 16 bits: autocast, or a float32 master copy in the "
+                "optimizer.",
+                "Round stochastically or with Kahan summation, if the weights have to stay in 16 bits.",
+                "Raise the learning rate, if the steps are small for the weights as well.",
+            ),
+            check="After the fix fewer than a tenth of the weight entries that have a gradient stay unchanged at a "
+            "step.",
+            confidence=confidence,
+            confidence_reason=reason,
+            figure=Figure("update", "zeros"),
         )
 
     def _cause(self, scheduled: bool) -> str:
