@@ -24,11 +24,11 @@ class BucketPanel:
         sites: site ids, ascending, shape [m].
         samples: steps that were sampled, 0 where there is none, int32, shape [w, m].
         stage: positions in ``record.STAGES``, uint8, shape [w, m].
-        n, nan, inf, zeros, counted: sums over the samples, int64, shape [w, m]; ``NULL`` where not taken.
+        n, nan, inf: sums over the samples, int64, shape [w, m]; ``NULL`` where not taken.
         nonfinite_max, zeros_max: the largest of one sample, int64, shape [w, m].
         l2, absmax, rms_min, rms_max: float64, shape [w, m]; NaN is null.
         histogram_rows: windows that have histograms, as positions, shape [h].
-        histogram: mean counts of a sample, float32, shape [h, m, 64].
+        histogram: mean counts c of a sample as round(8 log2(1 + c)), uint8, shape [h, m, 64]; ``counts`` gives c.
         units: the largest of one sample, shape [4, w, m] in the order of ``UnitCounts``, or None.
     """
 
@@ -42,8 +42,6 @@ class BucketPanel:
     n: Integer
     nan: Integer
     inf: Integer
-    zeros: Integer
-    counted: Integer
     nonfinite_max: Integer
     zeros_max: Integer
     l2: Float
@@ -51,13 +49,17 @@ class BucketPanel:
     rms_min: Float
     rms_max: Float
     histogram_rows: Integer
-    histogram: npt.NDArray[np.float32]
+    histogram: npt.NDArray[np.uint8]
     units: npt.NDArray[np.int64] | None = None
 
     def absent(self) -> npt.NDArray[np.bool_]:
         """Tells where every sample's gradient was None, shape [w, m]."""
         absent: npt.NDArray[np.bool_] = (self.stage == STAGES.index(ABSENT)) & (self.samples > 0)
         return absent
+
+    def counts(self, columns: npt.NDArray[np.intp]) -> Float:
+        """Returns the mean histograms of a sample of some sites, each bin right to 4.4 %, shape [h, columns, 64]."""
+        return np.asarray(np.exp2(self.histogram[:, columns] / 8.0) - 1.0)
 
     def rms(self) -> Float:
         """Returns the root of the mean square over all elements of all samples, shape [w, m]."""
@@ -93,8 +95,6 @@ def empty_buckets(
         n=counts(),
         nan=counts(),
         inf=counts(),
-        zeros=counts(),
-        counted=counts(),
         nonfinite_max=counts(),
         zeros_max=counts(),
         l2=values(),
@@ -102,6 +102,6 @@ def empty_buckets(
         rms_min=values(),
         rms_max=values(),
         histogram_rows=np.searchsorted(windows, histograms).astype(np.int64),
-        histogram=np.zeros((len(histograms), len(sites), BINS), dtype=np.float32),
+        histogram=np.zeros((len(histograms), len(sites), BINS), dtype=np.uint8),
         units=np.full((4, *shape), NULL, dtype=np.int64) if units else None,
     )

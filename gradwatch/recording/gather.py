@@ -20,6 +20,7 @@ Key = tuple[str, int]
 MAX_CELLS: Final = 60_000_000
 """Steps times sites of one panel, some 4 GB: above it the oldest steps are left out."""
 MAX_LOGGED_NAMES: Final = 1000
+_INTEGERS: Final = ("stage", *(name for name in COUNTS if name not in UNITS))
 _SCATTERED: Final = ("stage", *VALUES, *(name for name in COUNTS if name not in UNITS))
 
 
@@ -81,8 +82,10 @@ def gather(rows: list[Chunk], steps: list[StepRows], sites: SiteTable) -> Gather
         loaded = chunk.rows()
         for key, at in _groups(chunk, signals):
             targets[key].scatter(loaded, at)
-    gathered.panels = {key: target.panel for key, target in targets.items()}
     gathered.repeated = sum(target.repeated() for target in targets.values())
+    while targets:
+        key, target = targets.popitem()
+        gathered.panels[key] = _compact(target.panel)
     return gathered
 
 
@@ -167,6 +170,20 @@ class _Target:
     def repeated(self) -> int:
         """Counts the rows that a later one replaced."""
         return self._rows - int(np.count_nonzero(self.panel.n != NULL))
+
+
+def _compact(panel: Panel) -> Panel:
+    """Keeps integer columns of one value as a view of it, and others in 32 bits where no sum of two overflows them."""
+    columns: dict[str, Any] = {}
+    for name in _INTEGERS:
+        column = getattr(panel, name)
+        if column.size:
+            low, high = int(column.min()), int(column.max())
+            if low == high:
+                columns[name] = np.broadcast_to(column.dtype.type(low), column.shape)
+            elif high < 2**30 and column.dtype == np.int64:
+                columns[name] = column.astype(np.int32)
+    return replace(panel, **columns)
 
 
 def _histograms_at(rows: Rows, at: Integer | slice) -> tuple[Integer | slice, Integer]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gradwatch.record import ABSENT, SIGNALS, STAGES, SiteTable
 from gradwatch.recording.buckets import BucketPanel, empty_buckets
 from gradwatch.statistics import NULL, Integer
-from gradwatch.store.buckets import BucketRows, merged
+from gradwatch.store.buckets import BUCKET_KEYS, BucketRows, merged
 from gradwatch.store.columns import UNITS
 from gradwatch.store.layout import LEVELS
 from gradwatch.store.read import BucketFile
@@ -22,6 +22,7 @@ Key = tuple[str, int]
 
 MAX_ROWS: Final = 4_000_000
 """Roll-up rows read of a run, some 300 MB: beyond it the finest levels are left out."""
+_KEYS: Final = [*BUCKET_KEYS, "histograms", "units"]
 _OPTIMIZERS: Final = 256
 _NEVER: Final = np.iinfo(np.int64).max
 
@@ -33,6 +34,7 @@ class Span:
     Attributes:
         file: the file.
         before: optimizer to the step at which something finer begins, shape [256].
+        after: the last step for which something coarser stands.
         sites, optimizers: the run's ids of those in the file.
     """
 
@@ -40,12 +42,13 @@ class Span:
     before: Integer
     sites: npt.NDArray[np.uint32]
     optimizers: npt.NDArray[np.uint8]
+    after: int = -1
 
-    def rows(self) -> BucketRows:
-        """Loads the buckets that begin within the span, with the run's ids."""
-        rows = self.file.load()
+    def rows(self, wanted: list[str] | None = None) -> BucketRows:
+        """Loads the buckets that begin within the span, or some of their columns, with the run's ids."""
+        rows = self.file.load(wanted)
         known = (rows["site"] < len(self.sites)) & (rows["optimizer"] < len(self.optimizers)) & (rows["step_lo"] >= 0)
-        rows = rows.take(np.flatnonzero(known))
+        rows = rows if known.all() else rows.take(np.flatnonzero(known))
         columns = {
             **rows.columns,
             "site": self.sites[rows["site"]],
@@ -53,8 +56,8 @@ class Span:
             "stage": np.where(rows["stage"] < len(STAGES), rows["stage"], STAGES.index("unknown")).astype(np.uint8),
         }
         rows = BucketRows(columns, rows.histogram_rows, rows.histogram)
-        rows = rows.take(np.flatnonzero(rows["step_lo"] < self.before[rows["optimizer"]]))
-        return merged(rows, self.file.width)
+        begun = (rows["step_lo"] < self.before[rows["optimizer"]]) & (rows["step_lo"] > self.after)
+        return merged(rows if begun.all() else rows.take(np.flatnonzero(begun)), self.file.width)
 
 
 def spans(
@@ -70,14 +73,20 @@ def spans(
         sites: the run's ids of those of the attempt.
         optimizers: the run's numbers of those of the attempt.
     """
-    before, chosen = full, list[Span]()
+    before, chosen, reached = full, list[Span](), -1
     levels = [[file for file in attempt.buckets if file.level == level] for level in LEVELS]
     limit = min((len(LEVELS) - 1, *(i for i, files in enumerate(levels) if _affordable(levels[i:], full))))
     for files in levels[limit:]:
         level = [Span(file, before, sites, optimizers) for file in files if file.first < before.max()]
         chosen = [*level, *chosen]
+        reached = max([reached, *(span.file.last for span in level)])
         if level:
             before = np.minimum(before, _firsts(level[0]))
+    # A finer level that is left out still gives the end, which waited for its window when the process ended.
+    for files in reversed(levels[:limit]):
+        ends = [file for file in files if file.last > reached]
+        chosen += [Span(file, full, sites, optimizers, reached) for file in ends]
+        reached = max([reached, *(file.last for file in ends)])
     return chosen
 
 
@@ -93,7 +102,7 @@ def _affordable(levels: list[list[BucketFile]], full: Integer) -> bool:
 def _firsts(span: Span) -> Integer:
     """Returns the first step of each optimizer in a level's oldest file."""
     firsts = np.full(_OPTIMIZERS, _NEVER)
-    rows = span.rows()
+    rows = span.rows(_KEYS)
     np.minimum.at(firsts, rows["optimizer"], rows["step_lo"])
     return firsts
 
@@ -104,7 +113,7 @@ def bucket_panels(chosen: Iterable[Span], sites: SiteTable) -> dict[Key, BucketP
     extents: dict[Key, _Extent] = {}
     kept = list(chosen)
     for span in kept:
-        rows = span.rows()
+        rows = span.rows(_KEYS)
         for key, at in _groups(rows, signals):
             extents.setdefault(key, _Extent()).add(rows, at, span.file.width)
     targets = {key: _Target(key, extent) for key, extent in extents.items()}
@@ -145,7 +154,6 @@ class _Target:
     def __init__(self, key: Key, extent: _Extent) -> None:
         self._windows = extent.windows
         self.panel = empty_buckets(*key, extent.windows, extent.sites, extent.histograms, units=extent.units)
-        self._taken = np.zeros((len(extent.histograms), len(extent.sites)), dtype=np.int32)
 
     def scatter(self, rows: BucketRows, at: Integer, width: int) -> None:
         panel = self.panel
@@ -157,7 +165,7 @@ class _Target:
         present = np.where(rows["stage"][at] == STAGES.index(ABSENT), new, True)
         panel.stage[t[present], s[present]] = rows["stage"][at][present]
         panel.samples[t, s] += rows["samples"][at].astype(np.int32)
-        for name in ("n", "nan", "inf", "zeros", "counted"):
+        for name in ("n", "nan", "inf"):
             column, more = getattr(panel, name), rows[name][at]
             held = column[t, s]
             column[t, s] = np.where(more == NULL, held, np.maximum(held, 0) + more)
@@ -178,13 +186,14 @@ class _Target:
         having = np.flatnonzero(source != NULL)
         if len(having):
             where = (np.searchsorted(self.panel.histogram_rows, t[having]), s[having])
-            self.panel.histogram[where] += rows.histogram[source[having]].astype(np.float32)
-            self._taken[where] += rows["histograms"][at[having]].astype(np.int32)
+            mean = rows.histogram[source[having]] / np.maximum(rows["histograms"][at[having]], 1)[:, None]
+            codes = np.minimum(np.rint(8.0 * np.log2(1.0 + mean)), 255).astype(np.uint8)
+            # Of a window that two files share, the fuller bin stands: both are means over parts of it.
+            self.panel.histogram[where] = np.maximum(self.panel.histogram[where], codes)
 
     def finished(self) -> BucketPanel:
-        """Returns the panel with the means of its histograms, and with windows that do not overlap."""
+        """Returns the panel, with windows that do not overlap."""
         panel = self.panel
-        panel.histogram[...] /= np.maximum(self._taken, 1)[:, :, None]
         if len(panel.last) > 1:
             panel.last[:-1] = np.minimum(panel.last[:-1], panel.first[1:] - 1)
         return panel

@@ -13,6 +13,8 @@ from gradwatch.statistics import BINS, NULL, Float, Histogram, Integer, Statisti
 
 Steps = npt.NDArray[np.int64]
 
+_ROWS_AT_ONCE = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -27,7 +29,8 @@ class Panel:
         steps: captured steps, ascending, shape [t].
         sites: site ids, ascending, shape [m].
         stage: positions in ``record.STAGES``, uint8, shape [t, m].
-        n, nan, inf, zeros, subnormal: int64, shape [t, m]; ``NULL`` where not taken.
+        n, nan, inf, zeros, subnormal: integers of 32 or 64 bits, shape [t, m]; ``NULL`` where not taken. A column of
+            one value may be a view of it, which cannot be written to.
         l2, sum, absmax: float64, shape [t, m]; NaN is null.
         histogram_steps: rows of ``steps`` that have histograms, as indices, shape [h].
         histogram: uint32, shape [h, m, 64].
@@ -60,7 +63,12 @@ class Panel:
 
     def rms(self) -> Float:
         """Returns l2 / sqrt(finite elements), shape [t, m]."""
-        return self.statistics().rms().reshape(self.n.shape)
+        rms = np.empty(self.n.shape)
+        for start in range(0, len(rms), _ROWS_AT_ONCE):
+            at = slice(start, start + _ROWS_AT_ONCE)
+            finite = np.maximum(self.n[at], 0) - np.maximum(self.nan[at], 0) - np.maximum(self.inf[at], 0)
+            rms[at] = np.where(finite > 0, self.l2[at] / np.sqrt(np.maximum(finite, 1)), np.nan)
+        return rms
 
     def mean(self) -> Float:
         """Returns sum / finite elements, shape [t, m]."""
@@ -78,14 +86,14 @@ class Panel:
                 self.signal,
                 self.sites[at],
                 Statistics(
-                    self.n[row, at],
+                    self.n[row, at].astype(np.int64),
                     self.l2[row, at],
                     self.sum[row, at],
                     self.absmax[row, at],
-                    self.nan[row, at],
-                    self.inf[row, at],
-                    self.zeros[row, at] if full else None,
-                    self.subnormal[row, at] if full else None,
+                    self.nan[row, at].astype(np.int64),
+                    self.inf[row, at].astype(np.int64),
+                    self.zeros[row, at].astype(np.int64) if full else None,
+                    self.subnormal[row, at].astype(np.int64) if full else None,
                     self.histogram[slot, at] if has_histogram and STAGES[stage] != ABSENT else None,
                 ),
                 STAGES[stage],

@@ -46,7 +46,7 @@ class BucketFile:
         level, width: its level and the steps of its windows.
         first, last: first and last step in it.
         rows: how many it holds.
-        load: reads them.
+        load: reads them, or some of their columns; the others are null then.
     """
 
     level: str
@@ -54,7 +54,7 @@ class BucketFile:
     first: int
     last: int
     rows: int
-    load: Callable[[], BucketRows]
+    load: Callable[..., BucketRows]
 
 
 @dataclass(slots=True)
@@ -198,21 +198,21 @@ def _read_buckets(part: Part, path: Path, checksum: str | None) -> None:
     part.buckets.append(BucketFile(part.file.kind, width, first, last, opened.metadata.num_rows, load))
 
 
-def _load_buckets(path: Path, checksum: str) -> BucketRows:
+def _load_buckets(path: Path, checksum: str, columns: list[str] | None = None) -> BucketRows:
     try:
         data = files.read_plain(path, MAX_FILE_BYTES)
     except OSError as error:
         raise Changed(str(path)) from error
     if seal.checksum(data) != checksum:
         raise Changed(str(path))
-    return _loaded_buckets(data)
+    return _loaded_buckets(data, columns)
 
 
-def _loaded_buckets(data: bytes) -> BucketRows:
+def _loaded_buckets(data: bytes, columns: list[str] | None = None) -> BucketRows:
     opened = _parquet(data, "")
     if max((opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)), default=0) > 4 * GROUP_ROWS:
         raise ValueError("it states too many rows")
-    return bucketfile.buckets_from(opened.read())
+    return bucketfile.buckets_from(opened.read(columns=columns))
 
 
 def _read_group(kind: str, opened: pq.ParquetFile, group: int) -> Rows | StepRows:

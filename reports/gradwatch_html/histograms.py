@@ -82,7 +82,7 @@ def _with_earlier(
     """Puts the mean histograms of earlier windows, summed over sites, before those of steps, shape [h, 64]."""
     if earlier is None:
         return counts
-    return np.concatenate([earlier.histogram[:, np.isin(earlier.sites, sites)].sum(axis=1), counts])
+    return np.concatenate([earlier.counts(np.flatnonzero(np.isin(earlier.sites, sites))).sum(axis=1), counts])
 
 
 def encode_shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
