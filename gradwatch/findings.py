@@ -91,6 +91,21 @@ class Finding:
         since = "" if self.first_step is None else f", since step {self.first_step:,}"
         return f"{self.title} ({self.kind}, {self.severity}{since})"
 
+    def _repr_html_(self) -> str:
+        from gradwatch import notebook  # noqa: PLC0415  only a notebook asks
+
+        place = [self.severity, self.kind, *([self.layer] if self.layer else [])]
+        place += [] if self.first_step is None else [f"since step {self.first_step:,}"]
+        sure = [f"{self.confidence}: {self.confidence_reason}"] if self.confidence_reason else []
+        rows = (
+            ("Evidence", self.evidence),
+            ("Likely cause", (self.cause,) if self.cause else ()),
+            ("Do this", self.advice),
+            ("How to check", (self.check,) if self.check else ()),
+            ("Confidence", sure),
+        )
+        return notebook.card(self.title, rows, severity=self.severity, place=" · ".join(place))
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
@@ -149,6 +164,7 @@ def verdict(analysis: Analysis) -> str:
     """Returns one sentence of at most ``MOST_WORDS`` words over an analysis: the worst finding, or that all is well.
 
     A title and the step since which it holds; without a finding of warning or above, what was judged and how much.
+    It calls nothing healthy while such a finding is silenced.
     """
     serious = analysis.at_least("warning")
     if serious:
@@ -165,7 +181,9 @@ def verdict(analysis: Analysis) -> str:
     notices += [f"{len(analysis.silenced)} silenced"] if analysis.silenced else []
     tail = f"; {', '.join(notices)}" if notices else ""
     layers = "its one layer" if analysis.layers == 1 else f"all {analysis.layers} layers"
-    return f"Gradients look healthy in {layers} over {_count(analysis.steps, 'step')}{tail}."
+    quiet = any(finding.severity in SEVERITIES[: SEVERITIES.index("notice")] for finding in analysis.silenced)
+    well = "Nothing else was found" if quiet else "Gradients look healthy"
+    return f"{well} in {layers} over {_count(analysis.steps, 'step')}{tail}."
 
 
 def _sentence(finding: Finding) -> str:

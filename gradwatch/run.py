@@ -103,7 +103,9 @@ class Run:
 
         page = plugins.reporter("html").render(self.recording, self.analysis)
         style = "width:100%;height:800px;border:0"
-        return f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" style="{style}"></iframe>'
+        # A sandbox without allow-same-origin: the report can reach neither the notebook nor its server. Where the
+        # notebook's own policy forbids every script, the first screen is still there: it needs none.
+        return f'<iframe title="Report" srcdoc="{escape(page)}" sandbox="allow-scripts" style="{style}"></iframe>'
 
 
 def load(path: str | os.PathLike[str], *, silence: str | Collection[str] = ()) -> Run:

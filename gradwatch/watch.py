@@ -6,6 +6,7 @@ import atexit
 import functools
 import inspect
 import os
+import shlex
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -118,6 +119,21 @@ class Watch:
         """Pickles as None, so that a watched object loads where gradwatch is not installed."""
         return type(None), ()
 
+    def _repr_html_(self) -> str:
+        return self._card()
+
+    def _html(self) -> str:
+        from gradwatch import notebook  # noqa: PLC0415  only a notebook asks
+
+        if self._adapter is None:
+            return notebook.card("The decorated step was not called yet.", ())
+        analysis, path = self._stream.analysis(), str(self.run_dir)
+        findings = [finding.summary for finding in analysis.findings]
+        opened = [f"gradwatch.load({path!r})", f"gradwatch {'report' if self._closed else 'live'} {shlex.quote(path)}"]
+        worst = analysis.findings[0].severity if analysis.findings else ""
+        rows = (("Findings", findings), ("Run", [path]), ("Open it with", opened))
+        return notebook.card(analysis.verdict, rows, severity=worst, place="closed" if self._closed else "watching")
+
     def _on_first_call(self, function: F) -> F:
         inner: Callable[..., Any] | None = None
 
@@ -191,6 +207,7 @@ class Watch:
         wrap = self.guard.wrap
         self._log = wrap(self._log_scalars, "log")
         self._findings = wrap(self._current_findings, "findings", [])
+        self._card = wrap(self._html, "the notebook's card", "")
         self._first_close = wrap(self._mark_closed, "closing", default=True)
         # A failure may have left hooks behind, so the second call goes on where the first one stopped.
         self._detach = (wrap(self._detach_adapter, "detaching"), wrap(self._detach_adapter, "detaching again"))

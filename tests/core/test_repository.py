@@ -45,7 +45,7 @@ ROOMS = (
         "comparison",
         "plugins",
     ),
-    *("examples", "findings", "recording", "store", "launch", "scalars"),
+    *("examples", "findings", "notebook", "recording", "store", "launch", "scalars"),
     *("recorder", "guard", "schedule", "record", "native", "statistics", "errors"),
 )
 """The rooms of the core from left to right: a module may import only from rooms to the right of its own."""
