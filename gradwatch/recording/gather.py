@@ -120,11 +120,11 @@ class _Extent:
         self.sites: npt.NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)
         self.histograms: Steps = np.zeros(0, dtype=np.int64)
         self.units = False
-        self.rows = 0
+        self.small = True
 
     def add(self, chunk: Chunk, at: Integer | slice) -> None:
         steps = chunk.step[at]
-        self.rows += len(steps)
+        self.small = self.small and chunk.small
         self.steps = np.union1d(self.steps, unique(steps)).astype(np.int64)
         self.sites = np.union1d(self.sites, unique(chunk.site[at])).astype(np.uint32)
         self.histograms = np.union1d(self.histograms, unique(steps[chunk.histogram[at]])).astype(np.int64)
@@ -143,7 +143,8 @@ class _Target:
             steps = steps[-kept:]
             notes.append(f"{key[0]} has too many steps and sites to hold: steps before {self._first} are left out.")
         histograms = extent.histograms[extent.histograms >= steps[0]]
-        self.panel = empty_panel(*key, steps, extent.sites, histograms=histograms)
+        integer = np.int32 if extent.small else np.int64
+        self.panel = empty_panel(*key, steps, extent.sites, histograms=histograms, integer=integer)
         if extent.units:
             self.panel = replace(self.panel, units=np.full((4, *self.panel.n.shape), NULL, dtype=np.int64))
         self._step, self._site = Index(steps), Index(extent.sites)
@@ -173,16 +174,12 @@ class _Target:
 
 
 def _compact(panel: Panel) -> Panel:
-    """Keeps integer columns of one value as a view of it, and others in 32 bits where no sum of two overflows them."""
+    """Keeps integer columns of one value as a view of it."""
     columns: dict[str, Any] = {}
     for name in _INTEGERS:
         column = getattr(panel, name)
-        if column.size:
-            low, high = int(column.min()), int(column.max())
-            if low == high:
-                columns[name] = np.broadcast_to(column.dtype.type(low), column.shape)
-            elif high < 2**30 and column.dtype == np.int64:
-                columns[name] = column.astype(np.int32)
+        if column.size and column.min() == column.max():
+            columns[name] = np.broadcast_to(column.ravel()[:1].copy(), column.shape)
     return replace(panel, **columns)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -196,7 +196,13 @@ class _Target:
         panel = self.panel
         if len(panel.last) > 1:
             panel.last[:-1] = np.minimum(panel.last[:-1], panel.first[1:] - 1)
-        return panel
+        constant = {name: getattr(panel, name) for name in ("nan", "inf", "nonfinite_max", "zeros_max")}
+        views: dict[str, Any] = {
+            name: np.broadcast_to(column.ravel()[:1].copy(), column.shape)
+            for name, column in constant.items()
+            if column.size and column.min() == column.max()
+        }
+        return replace(panel, **views)
 
 
 def _hypot(held: npt.NDArray[np.float64], more: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,14 +125,20 @@ class StepTable:
 
 
 def empty_panel(
-    signal: str, optimizer: int, steps: Steps, sites: npt.NDArray[np.uint32], *, histograms: Steps
+    signal: str,
+    optimizer: int,
+    steps: Steps,
+    sites: npt.NDArray[np.uint32],
+    *,
+    histograms: Steps,
+    integer: type[np.signedinteger[Any]] = np.int64,
 ) -> Panel:
-    """Returns a panel of nulls; ``histograms`` names the steps that will have histograms."""
+    """Returns a panel of nulls; ``histograms`` names the steps with histograms, ``integer`` the type of counts."""
     shape = (len(steps), len(sites))
     at = np.searchsorted(steps, histograms).astype(np.int64)
 
     def counts() -> Integer:
-        return np.full(shape, NULL, dtype=np.int64)
+        return np.full(shape, NULL, dtype=integer)
 
     def values() -> Float:
         return np.full(shape, np.nan)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import STAGES
 from gradwatch.statistics import NULL, Integer
-from gradwatch.store.columns import UNITS, Column, Rows, compact
+from gradwatch.store.columns import COUNTS, UNITS, Column, Rows, compact
+
+SMALL: Final = 2**30
+"""Counts below it and sums of two of them fit 32 bits."""
 
 
 class Chunk:
@@ -20,6 +24,7 @@ class Chunk:
         step, optimizer, site: their keys, shape [r] each.
         histogram: whether a row has a histogram, shape [r].
         units: whether a row has counts per unit, shape [r].
+        small: whether every count is below ``SMALL``.
     """
 
     def __init__(self, rows: Rows, load: Callable[[], Rows]) -> None:
@@ -32,6 +37,7 @@ class Chunk:
         histogram[rows.histogram_rows] = True
         self.histogram: Column = compact(histogram)
         self.units: Column = compact(np.logical_or.reduce([rows[name] != NULL for name in UNITS]))
+        self.small = all(bool((rows[name] < SMALL).all()) for name in COUNTS)
         self._load = load
         self._kept: Integer | None = None
 

@@ -264,6 +264,8 @@ def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:
         yield f"{label}: {sentence}."
     if meta.get("events_refused"):
         yield f"{label}: {meta['events_refused']} events beyond the share of max_bytes for events were not written."
+    if meta.get("pins_refused"):
+        yield f"{label}: the rows around some findings were evicted, too: their share of max_bytes is full."
     evicted = meta.get("evicted")
     if isinstance(evicted, Mapping):
         yield from _evictions(evicted, label)

@@ -19,7 +19,9 @@ from gradwatch.store.buckets import WIDTHS, BucketRows, buckets_of
 from gradwatch.store.columns import rows_of
 
 SPANS: Final = (("L2", 24_000), ("L3", 96_000))
-"""Level and how far from the end its windows begin to be made; before that those of L4 only are."""
+"""Level and how far from the end its windows begin to be made, of a network of ``USUAL_LAYERS``; before that those of
+L4 only are. The budget keeps fewer steps of a larger network."""
+USUAL_LAYERS: Final = 1000
 _CADENCES: Final = {"gradient": 1, "weight": 32, "update": 32, "activation": 64, "activation_gradient": 64}
 
 
@@ -51,7 +53,7 @@ def long_run(
     )
     writer.open()
     begin = steps - whole
-    for level, first, last in _windows(begin, steps):
+    for level, first, last in _windows(begin, steps, max(1.0, layers / USUAL_LAYERS)):
         writer.roll_up(_bucket(made, first, last), level)
     for step in range(begin, steps):
         writer(made.record(step, schedule.plan(step)))
@@ -60,11 +62,11 @@ def long_run(
     return writer.run_dir
 
 
-def _windows(begin: int, steps: int) -> Iterator[tuple[str, int, int]]:
+def _windows(begin: int, steps: int, size: float) -> Iterator[tuple[str, int, int]]:
     """Yields level, first and last step of the windows before ``begin``."""
     at = 0
     while at < begin:
-        level = next((level for level, before in SPANS if at >= steps - before), "L4")
+        level = next((level for level, before in SPANS if at >= steps - before / size), "L4")
         last = min((at // WIDTHS[level] + 1) * WIDTHS[level], begin) - 1
         yield level, at, last
         at = last + 1
