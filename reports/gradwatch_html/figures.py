@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from gradwatch.errors import GradwatchError
 from gradwatch.recording import Recording
-from gradwatch.statistics import LOWEST_EXPONENT
+from gradwatch.statistics import LOWEST_EXPONENT, Float
 from gradwatch_html import traces
 from gradwatch_html.buckets import bucket
 from gradwatch_html.context import lanes
@@ -119,6 +119,8 @@ def flow(run: Source, step: int | None = None, *, dark: bool = False) -> go.Figu
     marks = {"text": text, "hovertemplate": "%{text}<br>%{y:.3g}<extra></extra>"}
     y = traces.positive(curves.median[at])
     figure.add_scatter(x=x, y=y, mode="lines+markers", name="median", line={"color": accent}, **marks)
+    for word, found in (("non-finite", np.isinf(curves.median[at])), ("exactly zero", curves.median[at] == 0)):
+        _mark(figure, np.flatnonzero(found), y, word, dark=dark)
     slope = slopes(curves)[at]
     if slope is not None:
         figure.add_scatter(**traces.fitted(y, slope), name=f"{slope:+.2f} decades per layer", mode="lines")
@@ -212,7 +214,19 @@ def _lines(recording: Recording, layer: str, chart: str, title: str, *, dark: bo
     for i, found in enumerate(lines):
         colour = COLOURS[_LINES[i % len(_LINES)]][dark]
         figure.add_scatter(**traces.line(found.first, found.last, found.high, colour, traces.escaped(found.site)))
+    bad = traces.nonfinite_steps(_matrix(recording, chart), recording.sites.layers.index(layer))
+    _mark(figure, bad, np.concatenate([found.high for found in lines]), "non-finite", dark=dark)
     return figure
+
+
+def _mark(figure: go.Figure, x: Any, shown: Float, word: str, *, dark: bool) -> None:
+    """Marks places without a value to draw at the edge of what is shown: above it, or below where they are zero."""
+    if not len(x):
+        return
+    zero, known = word == "exactly zero", shown[np.isfinite(shown) & (shown > 0)]
+    edge = 1.0 if not len(known) else float(known.min() if zero else known.max())
+    marker = {"symbol": "x", "size": 8, "color": COLOURS["zero" if zero else "bad"][dark]}
+    figure.add_scatter(x=x, y=np.full(len(x), edge), mode="markers", marker=marker, name=word)
 
 
 def _recording(run: Source) -> Recording:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gradwatch.recording import Recording
 from gradwatch.statistics import Float
 from gradwatch_html.buckets import Buckets, joins
-from gradwatch_html.metrics import NO_GRADIENT, NON_FINITE, State
+from gradwatch_html.metrics import NO_GRADIENT, NON_FINITE, Matrix, State
 from gradwatch_html.series import series_pack
 from gradwatch_html.words import middle_ellipsis, short, spelled
 
@@ -50,6 +50,13 @@ def layer_lines(recording: Recording, layer: str, chart: str) -> list[LayerLine]
             # Of a line with a band three curves stand there: mean, smallest, largest.
             at = line["at"] + (2 * len(first) if line["band"] else 0)
             found.append(LayerLine(line["site"], first, last, data[at : at + len(first)].astype(np.float64)))
+    return found
+
+
+def nonfinite_steps(matrix: Matrix, layer: int) -> Steps:
+    """Returns the steps at which some element of a layer is NaN or infinite, ascending."""
+    column = np.flatnonzero(matrix.layers == layer)
+    found: Steps = matrix.steps[(matrix.state[:, column] == NON_FINITE).any(axis=1)]
     return found
 
 

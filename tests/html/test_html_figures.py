@@ -93,6 +93,22 @@ def test_non_finite_and_zero_cells_have_the_pages_colours() -> None:
     assert np.isnan(np.array(figure.data[0].z)[2:, 6:]).all()
 
 
+def test_lines_and_flow_mark_what_is_not_finite() -> None:
+    """A step or layer with a NaN has a mark in the page's colour; a layer without one has none."""
+    broken = dense(["a", "b", "c", "d"], 12, bad_from=6)
+    line, mark = figures.layer_norms(broken, "c").data
+    assert (line.name, mark.name) == ("c.weight", "non-finite")
+    assert list(mark.x) == [6, 7, 8, 9, 10, 11]
+    assert mark.marker.color == COLOURS["bad"][0]
+    assert len(figures.layer_norms(broken, "a").data) == 1
+    marks = {trace.name: list(trace.x) for trace in figures.flow(broken, 11).data if trace.mode == "markers"}
+    assert marks == {"non-finite": [2, 3]}
+    assert not [trace for trace in figures.flow(broken, 2).data if trace.mode == "markers"]
+    still = dense(["a", "b", "c"], 3, scale=lambda _, layer, __: 0.0 if layer == 1 else 0.01)
+    marks = {trace.name: list(trace.x) for trace in figures.flow(still).data if trace.mode == "markers"}
+    assert marks == {"exactly zero": [1]}
+
+
 @pytest.mark.parametrize("step", [None, 0, 31])
 def test_flow_shows_every_layers_range_at_a_step(run: gradwatch.Run, step: int | None) -> None:
     """Smallest, largest and geometric middle of the rms of each layer's parameters, from input to output."""
