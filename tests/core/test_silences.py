@@ -60,6 +60,7 @@ def test_silenced_findings_are_kept_apart() -> None:
     assert loud.at_least("warning")
     assert not quiet.at_least("warning")
     assert quiet.silenced == loud.findings
+    assert quiet.verdict.startswith("Nothing else was found in ")
     assert quiet.verdict.endswith(f"{len(loud.findings)} silenced.")
     told: list[Finding] = []
     stream = Stream(run.sites, on_finding=told.append, silences=parsed(["vanishing", "update-too-small"]))
