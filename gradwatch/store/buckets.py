@@ -53,7 +53,7 @@ class BucketRows:
     Attributes:
         columns: ``BUCKET_COLUMNS`` to columns of shape [r].
         histogram_rows: positions of the rows that have a histogram, ascending, shape [h].
-        histogram: sums of their counts, uint32 of single steps and float64 of more, shape [h, 64].
+        histogram: sums of their counts, uint32 of single steps and float32 of more, shape [h, 64].
     """
 
     columns: Mapping[str, Column]
@@ -79,7 +79,7 @@ class BucketRows:
 def no_buckets() -> BucketRows:
     """Returns no rows."""
     columns = {name: np.zeros(0, dtype=column_type(name)) for name in BUCKET_COLUMNS}
-    return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS)))
+    return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.float32))
 
 
 def column_type(name: str) -> type[np.generic]:
@@ -120,7 +120,8 @@ def join_buckets(parts: Sequence[BucketRows]) -> BucketRows:
         for name in BUCKET_COLUMNS
     }
     at = [part.histogram_rows + offset for part, offset in zip(parts, offsets, strict=False)]
-    return BucketRows(columns, np.concatenate(at), np.concatenate([part.histogram for part in parts]))
+    histograms = [part.histogram.astype(np.float32, copy=False) for part in parts]
+    return BucketRows(columns, np.concatenate(at), np.concatenate(histograms))
 
 
 def merged(rows: BucketRows, width: int) -> BucketRows:
@@ -186,4 +187,4 @@ def _histograms(rows: BucketRows, starts: Integer) -> tuple[Integer, npt.NDArray
         return rows.histogram_rows, rows.histogram
     group = np.searchsorted(starts, rows.histogram_rows, side="right") - 1
     first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    return group[first], np.add.reduceat(rows.histogram, first, axis=0, dtype=np.float64)
+    return group[first], np.add.reduceat(rows.histogram, first, axis=0, dtype=np.float32)
