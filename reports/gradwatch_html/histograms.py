@@ -16,7 +16,7 @@ CELL_BUDGET: Final = 1_600_000
 """Bytes over all layers, before compression."""
 
 MAX_COLUMNS: Final = 96
-MIN_COLUMNS: Final = 16
+MIN_COLUMNS: Final = 12
 USUAL_BINS: Final = 24
 LEVELS_PER_OCTAVE: Final = 4
 

@@ -142,7 +142,7 @@ def _metric(matrix: Matrix, islands: dict[str, str]) -> dict[str, Any]:
         **time_axis(buckets.first, buckets.last),
         "low": encoded.low,
         "step": encoded.step,
-        "start": [None if np.isnan(v) else round(float(v), 4) for v in start_of_rows(matrix)],
+        "start": [None if np.isnan(v) else round(float(v), 3) for v in start_of_rows(matrix)],
         "note": _note(matrix, len(buckets), encoded.clipped, encoded.low),
     }
 
