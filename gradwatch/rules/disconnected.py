@@ -7,10 +7,21 @@ from typing import Final
 import numpy as np
 
 from gradwatch.findings import Figure, Finding
+from gradwatch.rules.barren import Barren
 from gradwatch.rules.gaps import PERSIST, Gaps
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
-from gradwatch.rules.rule import at_start, called, count, in_depth_order, listing, number, padded, stretches, too_few
+from gradwatch.rules.rule import (
+    at_start,
+    called,
+    count,
+    in_depth_order,
+    listing,
+    number,
+    padded,
+    stretches,
+    too_few,
+)
 from gradwatch.rules.view import StepView
 
 UNDERFLOW: Final = 1e-30
@@ -27,6 +38,7 @@ class Disconnected:
     for weights only, in layers of which no parameter has a gradient, and not below a layer whose gradient itself is
     near underflow (``UNDERFLOW``): that is vanishing.
     A head that had gradients and does not run now is given three times its active spell.
+    Or: no parameter at all has had a gradient yet (``barren.py``).
     Severity: critical for parameters in an optimizer; notice for those in none, and for a layer that never ran while a
     sibling of the same shapes did (experts, heads).
     Source: one of the commonest silent faults in collections of real programs (Jiang et al., TrainCheck, OSDI 2025).
@@ -40,6 +52,7 @@ class Disconnected:
         self._history = history
         self._gaps = Gaps()
         self._samples = 0
+        self._barren = Barren(history)
         self._absent: Mask = np.zeros(0, dtype=np.bool_)
         self._rms = np.zeros(0)
         self._ran: Index = np.zeros(0, dtype=np.int64)
@@ -56,7 +69,9 @@ class Disconnected:
         blocked = rows.absent | zero
         flowing = rows.present & ~zero
         if not np.count_nonzero(flowing):
+            self._barren.observe(view)
             return
+        self._barren.end()
         self._samples += 1
         self._gaps.observe(view, blocked, flowing)
         self._absent, self._rms, self._last_step = rows.absent, rows.rms, view.step
@@ -66,6 +81,8 @@ class Disconnected:
     def findings(self) -> list[Finding]:
         """Returns one finding for each stretch of neighbouring layers."""
         layout = self._history.layout
+        if self._barren.holds:
+            return [self._barren.finding(self.kind)]
         if self._samples < PERSIST:
             return []
         affected = self._affected(layout)

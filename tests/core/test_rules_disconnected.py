@@ -101,3 +101,27 @@ def test_an_input_of_zeros_is_not_a_cut() -> None:
         records.append(type(record)(step, 0, blocks=blocks, logged=record.logged))
     finding = chain.analyze(records).findings[0]
     assert (finding.kind, finding.layers) == ("disconnected", ("fc1", "fc0"))
+
+
+def barren(loss: float = 1.0, steps: int = 20, absent: range = range(0)) -> list[str]:
+    """Returns what is told of a run in which every gradient is None or 0."""
+    chain = Chain()
+    records = [chain.record(t, gradient=0.0, update=0.0, delta=0.0, absent=absent, loss=loss) for t in range(steps)]
+    return [finding.title for finding in chain.analyze(records).findings if finding.kind == "disconnected"]
+
+
+def test_a_loss_that_depends_on_nothing_is_told() -> None:
+    """When every gradient is exactly 0 or None from the first step on, one finding says that nothing learns."""
+    assert barren() == barren(absent=range(8)) == ["No gradient reaches any layer, so nothing learns"]
+
+
+def test_a_solved_task_and_a_slow_start_have_no_gradient() -> None:
+    """A loss of 0 needs no gradient, and too few steps tell nothing."""
+    assert barren(loss=0.0) == barren(steps=15) == []
+
+
+def test_one_step_with_a_gradient_ends_it() -> None:
+    """A run that had a gradient at any step does depend on its parameters."""
+    chain = Chain()
+    records = [chain.record(step, gradient=1e-2 if step == 3 else 0.0, update=0.0, delta=0.0) for step in range(30)]
+    assert not any("No gradient reaches any layer" in finding.title for finding in chain.analyze(records).findings)
