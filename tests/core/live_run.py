@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradwatch.examples.synthetic import SyntheticRun
+from gradwatch.live.follower import Follower
 from gradwatch.store import StoreWriter
 
 
@@ -99,6 +100,16 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"not true within {seconds:g} s")
+
+
+def looked(follower: Follower[Any]) -> bool:
+    """Looks when the pace allows it."""
+    end = time.monotonic() + 5
+    while not follower.look():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def url_in(lines: list[str]) -> str:
