@@ -21,11 +21,14 @@ const ready = async (frame) => {
     await pause(50);
   }
 };
-const restore = (frame, view) => {
+const scroll = (frame, top) => frame.contentWindow.scrollTo({top, behavior: 'instant'});
+const restore = async (frame, view) => {
   const page = frame.contentDocument;
   if (view.theme && view.theme !== page.documentElement.dataset.theme) page.getElementById('theme').click();
   for (const name of view.tables) page.querySelector(`[data-table="${CSS.escape(name)}"][aria-expanded=false]`)?.click();
-  frame.contentWindow.scrollTo({top: view.scrollY, behavior: 'instant'});
+  // Tables and plots take their room a little later, and the place would move with what grows above it.
+  scroll(frame, view.scrollY);
+  await pause(100);
 };
 const replace = async (number) => {
   const frame = document.createElement('iframe'), loaded = new Promise((done) => { frame.onload = done; });
@@ -37,8 +40,10 @@ const replace = async (number) => {
   place.append(frame);
   await loaded;
   await ready(frame);
-  if (shown) restore(frame, viewOf(shown));
+  if (shown) await restore(frame, viewOf(shown));
+  const top = shown?.contentWindow.scrollY;
   frame.className = '';
+  if (shown) scroll(frame, top);
   shown?.remove();
   shown = frame;
   document.title = `${frame.contentDocument.title} · live`;

@@ -231,9 +231,12 @@ def test_the_terminal_tells_each_finding_once_and_ends_with_the_run(tmp_path: Pa
 
 def in_a_terminal(command: list[str], environment: dict[str, str], act: Callable[[int], None]) -> tuple[int, str]:
     """Runs a command in a terminal of its own; ``act`` is given its process id. Returns exit code and output."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(command[0], command, environment)
+    terminal, inside = pty.openpty()
+    # No fork of this process, in which a framework may run threads.
+    process = subprocess.Popen(
+        command, env=environment, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+    )
+    os.close(inside)
     shown = bytearray()
 
     def read() -> None:
@@ -248,14 +251,13 @@ def in_a_terminal(command: list[str], environment: dict[str, str], act: Callable
 
     reader = threading.Thread(target=read)
     reader.start()
-    act(pid)
-    _, status = os.waitpid(pid, 0)
+    act(process.pid)
+    code = process.wait(60)
     reader.join()
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode()
+    return code, shown.decode()
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("rich", [True, False], ids=["with rich", "without rich"])
 def test_a_terminal_is_redrawn_in_place_where_rich_is_installed(tmp_path: Path, rich: bool) -> None:
     """With rich the view moves the cursor up and hides nothing at the end; without it there are plain lines."""
@@ -282,7 +284,6 @@ def test_a_terminal_is_redrawn_in_place_where_rich_is_installed(tmp_path: Path, 
         assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_ctrl_c_ends_the_terminal_view_cleanly(tmp_path: Path) -> None:
     """The cursor is shown again, one line is said, and the exit code is 0."""
     path = tmp_path / "run"

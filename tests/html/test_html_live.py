@@ -76,7 +76,7 @@ def test_the_page_follows_a_run_and_keeps_the_view(tmp_path: Path, sheet: Page) 
         assert ask(frame, "document.getElementById('step-text').textContent") == "step 10"
         assert ask(frame, "document.documentElement.dataset.theme") == theme
         assert ask(frame, "document.getElementById('flow-table').hidden") is False
-        assert abs(ask(frame, "window.scrollY") - 700) < 40
+        wait_until(frame, "Math.abs(window.scrollY - 700) < 40")
         wait_for(sheet, "location.hash.includes('l=blocks.7.linear')")
         writer.close()
         wait_for(sheet, "document.getElementById('status').textContent.startsWith('The run has ended.')", 30)
