@@ -1,4 +1,4 @@
-// Moving about: find, keys, links, tables.
+// Moving about: find, keys, links.
 
 const openLayer = (layer, {scroll = true, write = true} = {}) => {
   state.layer = Math.max(0, Math.min(layers.length - 1, layer));
@@ -45,19 +45,4 @@ const readLink = () => {
   state.folds = link.has('fold') ? new Set(link.getAll('fold').filter(Boolean)) : null;
   if (link.has('step') && meta.flow && Number.isFinite(Number(link.get('step')))) state.step = nearest(Number(link.get('step')));
   return named >= 0 ? named : link.has('i') && layers[link.get('i')] ? Number(link.get('i')) : null;
-};
-const refreshTable = (id) => { if (!$(`${id}-table`).hidden) fillTable(id); };
-const fillTable = (id) => {
-  const {caption, head, rows} = tables[id](), stride = Math.ceil(rows.length / 400), table = make('table'), [top, body] = [make('thead'), make('tbody')];
-  const line = (cells, tag) => { const row = make('tr'); row.append(...cells.map((cell) => make(tag, ellipsis(String(cell), 90)))); return row; };
-  top.append(line(head, 'th'));
-  body.append(...rows.filter((_, i) => i % stride === 0).map((cells) => line(cells, 'td')));
-  table.append(make('caption', stride > 1 ? `${caption}; every ${stride}th of ${rows.length} rows` : caption), top, body);
-  $(`${id}-table`).replaceChildren(table);
-};
-const toggleTable = (button) => {
-  const place = $(`${button.dataset.table}-table`);
-  place.hidden = !place.hidden;
-  button.setAttribute('aria-expanded', String(!place.hidden));
-  refreshTable(button.dataset.table);
 };
