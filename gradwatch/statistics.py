@@ -66,8 +66,7 @@ class Statistics:
 
     def rms(self) -> Float:
         """Returns l2 / sqrt(finite elements), shape [m]; null over no finite element."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.finite() > 0, self.l2 / np.sqrt(np.maximum(self.finite(), 1)), np.nan)
+        return root_mean_square(self.l2, self.finite())
 
     def lean(self) -> Statistics:
         """Drops what is taken only on the schedule's full steps: zeros, subnormals and the histogram."""
@@ -99,6 +98,12 @@ def over_elements(numerator: Float | Integer, elements: Integer) -> Float:
     """Divides by a count of elements, null where that count is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(elements > 0, numerator / np.maximum(elements, 1), np.nan)
+
+
+def root_mean_square(l2: Float, elements: Integer) -> Float:
+    """Divides norms by the root of a count of elements, null where that count is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(elements > 0, l2 / np.sqrt(np.maximum(elements, 1)), np.nan)
 
 
 def measure(array: npt.NDArray[Any], *, full: bool = True, smallest_normal: float | None = None) -> Statistics:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES
-from gradwatch.statistics import BINS, NULL, Float, Integer
+from gradwatch.statistics import BINS, NULL, Float, Integer, root_mean_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,7 @@ class BucketPanel:
     def rms(self) -> Float:
         """Returns the root of the mean square over all elements of all samples, shape [w, m]."""
         finite = self.n - np.maximum(self.nan, 0) - np.maximum(self.inf, 0)
-        with np.errstate(invalid="ignore"):
-            return np.where(finite > 0, self.l2 / np.sqrt(np.maximum(finite, 1)), np.nan)
+        return root_mean_square(self.l2, finite)
 
     def elements(self) -> Float:
         """Returns the elements of a sample, their mean where that varies, shape [w, m]; NaN where there is none."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES, Block
-from gradwatch.statistics import BINS, NULL, Float, Histogram, Integer, Statistics, UnitCounts
+from gradwatch.statistics import BINS, NULL, Float, Histogram, Integer, Statistics, UnitCounts, root_mean_square
 
 Steps = npt.NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class Panel:
         for start in range(0, len(rms), _ROWS_AT_ONCE):
             at = slice(start, start + _ROWS_AT_ONCE)
             finite = np.maximum(self.n[at], 0) - np.maximum(self.nan[at], 0) - np.maximum(self.inf[at], 0)
-            rms[at] = np.where(finite > 0, self.l2[at] / np.sqrt(np.maximum(finite, 1)), np.nan)
+            rms[at] = root_mean_square(self.l2[at], finite)
         return rms
 
     def mean(self) -> Float:

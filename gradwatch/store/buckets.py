@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES
-from gradwatch.statistics import BINS, NULL, Float, Integer
+from gradwatch.statistics import BINS, NULL, Float, Integer, root_mean_square
 from gradwatch.store.columns import KEYS, UNITS, VALUES, Column, Rows
 
 WIDTHS: Final = {"L1": 8, "L2": 64, "L3": 512, "L4": 4096}
@@ -91,8 +91,7 @@ def buckets_of(rows: Rows) -> BucketRows:
     """Returns every row as a bucket of its own."""
     finite = rows["n"] - rows["nan"] - rows["inf"]
     taken = rows["zeros"] != NULL
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rms = np.where(finite > 0, rows["l2"] / np.sqrt(np.maximum(finite, 1)), np.nan)
+    rms = root_mean_square(rows["l2"], finite)
     histograms = np.zeros(len(rows), dtype=np.int64)
     histograms[rows.histogram_rows] = 1
     columns: dict[str, Column] = {
