@@ -47,6 +47,8 @@ class Interception:
 
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
+            if self._replacement is not replacement:
+                return original(*args, **kwargs)
             for before in self._before:
                 before(args, kwargs)
             result = original(*args, **kwargs)
@@ -58,7 +60,7 @@ class Interception:
         setattr(self.owner, self.name, replacement)
 
     def _restore(self) -> None:
-        # Someone may have wrapped ours since: then ours stays, and calls nobody.
+        # Someone may have wrapped ours since: then ours stays, and calls nobody, also when another replaces theirs.
         if self._replacement is not None and getattr(self.owner, self.name) is self._replacement:
             setattr(self.owner, self.name, self._original)
         self._original = self._replacement = None
