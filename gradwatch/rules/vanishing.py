@@ -10,6 +10,7 @@ import numpy as np
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.depth import largest_jump, trend
 from gradwatch.rules.extinct import Extinct
+from gradwatch.rules.faded import Faded
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Layout, Mask
 from gradwatch.rules.persistence import Persistence
@@ -47,7 +48,8 @@ class Vanishing:
     top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a drop beyond ``ABYSS``; or a
     logged loss that is flat (``History.loss_is_flat``). Both on 5 of 8 samples, while the global norm has not
     converged.
-    Also: gradients that were there and became exactly 0 (``extinct.py``).
+    Also: gradients that were there and became exactly 0 (``extinct.py``), and that reach few of a sequence's positions
+    (``faded.py``).
     Severity: notice for key 1 alone or when it passed; warning; critical when gradients are exactly 0, or the logged
     loss is flat.
     Sources: Glorot and Bengio 2010, He et al. 2015, Schoenholz et al. 2017; thresholds calibrated on plain, residual,
@@ -61,6 +63,7 @@ class Vanishing:
         self.alarmed = False
         self._history = history
         self._extinct = Extinct(history)
+        self._faded = Faded(history)
         self._small = Persistence()
         self._both = Persistence()
         self._ratio: Float | None = None
@@ -71,6 +74,7 @@ class Vanishing:
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
         self._extinct.observe(view)
+        self._faded.observe(view)
         if self._history.ratio is not None:
             self._ratio = self._history.ratio
         if view.skipped or (view.gradient is not None and view.gradient.any_bad):
@@ -92,10 +96,10 @@ class Vanishing:
 
     def findings(self) -> list[Finding]:
         """Returns at most one finding."""
-        extinct = self._extinct.findings()
-        if extinct or not self._small.ever:
-            return extinct
-        return [self._finding()]
+        found = self._extinct.findings()
+        if not found and not self._both.ever:
+            found = self._faded.findings()
+        return found or ([self._finding()] if self._small.ever else [])
 
     def not_applied(self) -> str | None:
         """Needs a chain of layers and a few samples."""
