@@ -9,7 +9,7 @@ import numpy as np
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index
 from gradwatch.rules.view import Rows, StepView, decades
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, median
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Profile:
 
     def top(self) -> float:
         """Returns the median size in the quarter of layers next to the output."""
-        return float(np.median(self._seen()[-self._quarter() :]))
+        return median(self._seen()[-self._quarter() :])
 
     def seen(self) -> int:
         """Counts the layers whose gradient is known."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch import statistics
 from gradwatch.record import ABSENT, Block, StepRecord
 from gradwatch.rules.layout import NOWHERE, Index, Layout, Mask
 from gradwatch.statistics import BINS, NULL, Float, Integer
@@ -31,9 +32,9 @@ class Rows:
     def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
         self._blocks = tuple(blocks)
         self._slots = slots
-        self.l2: Float = np.full(size, np.nan)
-        self.sum: Float = np.full(size, np.nan)
-        self.absmax: Float = np.full(size, np.nan)
+        values: Float = np.empty((3, size))
+        values.fill(np.nan)
+        self.l2, self.sum, self.absmax = values
         self.n: Integer = np.full(size, -1)
         self.bad: Integer = np.zeros(size, dtype=np.int64)
         self.absent: Mask = np.zeros(size, dtype=np.bool_)
@@ -228,5 +229,4 @@ def decades(size: Float) -> Float:
 
 def median(values: Float) -> float:
     """Returns the median of the finite values; null of none."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    return statistics.median(values[np.isfinite(values)])
