@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,20 @@ def test_the_tree_of_modules_folds(open_page: Sheet, html: str) -> None:
     wait_for(page, f"{rows} === {LAYERS - 20}")
     assert "stages.6" in gutter(page)
     assert page.evaluate("document.getElementById('heatmap').layout.annotations.map(a => a.text)") != []
+
+
+def test_the_flow_by_depth_shows_the_hole(open_page: Sheet, html: str) -> None:
+    """Of 212 layers each block is a point; the cut one is missing, and neither line nor band passes over it."""
+    page = open_page(html, link=f"#step={STEPS - 1}")
+    page.click("[data-table=flow]")
+    rows = page.locator("#flow-table tbody tr").all_inner_texts()
+    hole = next(i for i, row in enumerate(rows) if row.startswith("stages.6.blocks.3"))
+    assert rows[hole].split("\t")[1:] == ["", "", ""]
+    band, line = (page.evaluate(f"document.getElementById('flow').data[{i}]") for i in (0, 2))
+    assert [i for i, value in enumerate(line["y"]) if value is None] == [hole]
+    cuts = [-1, *(i for i, x in enumerate(band["x"]) if x is None)]
+    spans = [(min(band["x"][a + 1 : b]), max(band["x"][a + 1 : b])) for a, b in pairwise(cuts)]
+    assert spans == [(0, hole - 1), (hole + 1, len(rows) - 1)]
 
 
 def test_a_link_opens_one_layer_of_many(open_page: Sheet, html: str) -> None:
