@@ -44,12 +44,15 @@ class Rows:
         self.any_bad = bool(np.count_nonzero(self.bad))
 
     def _scatter(self, block: Block, at: Index) -> None:
-        values = block.statistics
-        if len(at) and at.min() == NOWHERE:
-            keep = at != NOWHERE
-            at, values = at[keep], values.take(keep)
-        self.l2[at], self.sum[at], self.absmax[at] = values.l2, values.sum, values.absmax
-        self.n[at], self.bad[at] = values.n, values.nan + values.inf
+        values, here = block.statistics, np.flatnonzero(at != NOWHERE)
+        if len(here) < len(at):
+            at = at[here]
+            for name in ("l2", "sum", "absmax", "n"):
+                getattr(self, name)[at] = getattr(values, name)[here]
+            self.bad[at] = values.nan[here] + values.inf[here]
+        else:
+            self.l2[at], self.sum[at], self.absmax[at] = values.l2, values.sum, values.absmax
+            self.n[at], self.bad[at] = values.n, values.nan + values.inf
         if block.stage == ABSENT:
             self.absent[at] = True
 
