@@ -12,7 +12,7 @@ from gradwatch.recording.panels import Panel, Steps
 from gradwatch.recording.series import OTHERS, SCATTERED, Key, Piece, Series, filled
 from gradwatch.statistics import Histogram
 
-KEPT_BYTES: Final = 192 * 2**20
+KEPT_BYTES: Final = 128 * 2**20
 """Columns of a run that are kept in memory, the ones asked for latest; of larger ones the last ``KEPT`` are."""
 KEPT: Final = 2
 
