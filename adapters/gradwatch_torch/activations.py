@@ -52,8 +52,11 @@ class Capture:
 
     def ready(self) -> bool:
         """Tells whether all passes have arrived."""
-        waiting: list[Measured | AliveUnits | HostCopy] = [*self.measured, *self.alive, *self.saturated]
-        return all(part.ready() for part in waiting)
+        for parts in (self.measured, self.alive, self.saturated):
+            for part in parts:
+                if not part.ready():
+                    return False
+        return True
 
 
 Captures = dict[tuple[str, int], Capture]
