@@ -52,7 +52,7 @@ def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramP
         whole = slice(int(np.searchsorted(steps, recording.whole_from.get(panel.optimizer, 0))), None)
         earlier = recording.buckets.get((signal, panel.optimizer))
         first, last = _axis(steps[whole], earlier)
-        buckets = bucket(first, columns, last=last)
+        buckets = bucket(first, columns, last=last, early=True)
         pack.times.append(time_axis(buckets.first, buckets.last))
         for layer, at in _sites_by_layer(recording, panel, depth).items():
             held = panel.histogram[whole][:, at].sum(axis=1, dtype=np.int64)

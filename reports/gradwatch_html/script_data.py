@@ -131,7 +131,7 @@ def stretches(matrix: Matrix, affected: Set[int], owners: Set[int]) -> list[list
 
 def _metric(matrix: Matrix, islands: dict[str, str]) -> dict[str, Any]:
     columns = int(np.clip(CELL_BUDGET // len(matrix.layers), MIN_COLUMNS, MAX_COLUMNS))
-    buckets = bucket(matrix.steps, columns, last=matrix.last)
+    buckets = bucket(matrix.steps, columns, last=matrix.last, early=True)
     values, state = buckets.maximum(matrix.values), buckets.maximum(matrix.state)
     encoded = encode(values, state, share=matrix.metric.share)
     islands[f"m-{matrix.metric.key}"] = pack_codes(encoded.codes)

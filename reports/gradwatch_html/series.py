@@ -109,7 +109,7 @@ def _sources(recording: Recording, keep: Sequence[int], pack: SeriesPack) -> lis
             first, last, *series = _series(recording, panel, statistic)
             rows = np.flatnonzero(~np.isnan(series[-1]).all(axis=1))
             if len(rows):
-                buckets = bucket(first[rows], COLUMNS, last=last[rows], keep=keep)
+                buckets = bucket(first[rows], COLUMNS, last=last[rows], keep=keep, early=True)
                 pack.times.append(time_axis(buckets.first, buckets.last))
                 mean, low, high = _rows(series, rows)
                 columns = _columns_by_layer(recording, panel)
