@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES
+from gradwatch.recording.panels import Selected
 from gradwatch.statistics import Float, Integer, root_mean_square
 
 
@@ -109,9 +110,14 @@ class BucketPanel:
         absent: npt.NDArray[np.bool_] = (self.stage == STAGES.index(ABSENT)) & (self.samples > 0)
         return absent
 
-    def counts(self, columns: npt.NDArray[np.intp]) -> Float:
+    def counts(self, columns: npt.NDArray[np.intp], rows: slice = slice(None)) -> Float:
         """Returns the mean histograms of a sample of some sites, each bin right to 4.4 %, shape [h, columns, 64]."""
-        return np.asarray(np.exp2(self.histogram[:, columns] / 8.0) - 1.0)
+        return _COUNTS[self.histogram[rows][:, columns]]
+
+    def at(self, rows: slice | npt.NDArray[np.intp]) -> BucketPanel:
+        """Returns the panel of some of its windows, by position, without histograms."""
+        columns = Selected(self.columns, rows)
+        return BucketPanel(self.signal, self.optimizer, self.first[rows], self.last[rows], self.sites, columns)
 
     def rms(self) -> Float:
         """Returns the root of the mean square over all elements of all samples, shape [w, m]."""
@@ -121,3 +127,6 @@ class BucketPanel:
     def elements(self) -> Float:
         """Returns the elements of a sample, their mean where that varies, shape [w, m]; NaN where there is none."""
         return np.where(self.samples > 0, np.maximum(self.n, 0) / np.maximum(self.samples, 1), np.nan)
+
+
+_COUNTS: Final = np.exp2(np.arange(256) / 8.0) - 1.0

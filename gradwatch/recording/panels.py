@@ -26,6 +26,8 @@ from gradwatch.statistics import (
 Steps = npt.NDArray[np.int64]
 
 _ROWS_AT_ONCE = 256
+HISTOGRAMS: Final = ("histogram", "histogram_steps", "histogram_rows")
+"""Columns that are not of one row a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,10 @@ class Panel:
         finite = np.maximum(self.n, 0) - np.maximum(self.nan, 0) - np.maximum(self.inf, 0)
         return over_elements(self.sum, finite)
 
+    def at(self, rows: slice | npt.NDArray[np.intp]) -> Panel:
+        """Returns the panel of some of its steps, by position, without histograms."""
+        return Panel(self.signal, self.optimizer, self.steps[rows], self.sites, Selected(self.columns, rows))
+
     def histograms(self) -> Iterator[tuple[Steps, Histogram]]:
         """Yields rows of ``steps`` that have histograms and these, some at a time where they are in files."""
         parts = getattr(self.columns, "histograms", None)
@@ -146,6 +152,26 @@ class Panel:
     def replay(self) -> Replay:
         """Returns what rebuilds the blocks of its steps; of a panel in memory."""
         return Replay(self)
+
+
+class Selected(Mapping[str, Any]):
+    """Columns of some rows of a panel."""
+
+    def __init__(self, columns: Mapping[str, Any], rows: slice | npt.NDArray[np.intp]) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> Any:
+        if name in HISTOGRAMS:
+            raise KeyError(name)
+        column = self._columns[name]
+        return None if column is None else column[:, self._rows] if name == "units" else column[self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._columns if name not in HISTOGRAMS)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class LateHistograms(dict[str, Any]):

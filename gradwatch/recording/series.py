@@ -111,9 +111,13 @@ class Series:
         """Reads which rows have histograms."""
         having = np.zeros(len(self.steps), dtype=np.bool_)
         for chunk, grids in self._by_chunk():
-            place = places_of_histograms(chunk, chunk.source.histogram()[0])
-            for grid in [] if place is None else grids:
-                having[np.searchsorted(self.steps, grid.steps)] |= (grid.cells(place) != NULL).any(axis=0)  # type: ignore[arg-type]
+            steps = chunk.all_histograms_at()
+            place = None if steps is not None else places_of_histograms(chunk, chunk.source.histogram()[0])
+            for grid in grids:
+                if steps is not None:
+                    having[np.searchsorted(self.steps, np.intersect1d(grid.steps, steps))] = True
+                elif place is not None:
+                    having[np.searchsorted(self.steps, grid.steps)] |= (grid.cells(place) != NULL).any(axis=0)
         return np.flatnonzero(having)
 
     def without_histogram(self) -> npt.NDArray[np.bool_]:

@@ -31,10 +31,15 @@ class Kept:
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
             self._held[at] = array
-            while len(self._held) > KEPT and sum(map(_bytes, self._held.values())) > KEPT_BYTES:
-                self._held.popitem(last=False)
+            self._make_room()
         self._held.move_to_end(at)
         return self._held[at]
+
+    def _make_room(self) -> None:
+        sizes = {at: size for at, array in self._held.items() if (size := _bytes(array))}
+        for at in list(sizes)[:-KEPT]:
+            if sum(sizes.values()) > KEPT_BYTES:
+                del self._held[at], sizes[at]
 
 
 class StoredColumns(Mapping[str, Any]):

@@ -24,7 +24,7 @@ from gradwatch.store.buckets import (
 from gradwatch.store.columns import Column
 from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
 from gradwatch.store.schema import VERSION_KEY
-from gradwatch.store.sealed import HISTOGRAM, one_value, parquet
+from gradwatch.store.sealed import HISTOGRAM, one_value
 
 SITES_KEY: Final = b"gradwatch.sites"
 STEPS_KEY: Final = b"gradwatch.steps"
@@ -109,31 +109,29 @@ def _histograms(rows: BucketRows) -> pa.Array:
     return arrays.binary(codes, BINS, valid)
 
 
-def load(source: pa.NativeFile, columns: Sequence[str] | None = None) -> BucketRows:
+def load(opened: pq.ParquetFile, columns: Sequence[str] | None = None) -> BucketRows:
     """Reads a file of roll-ups, or its keys and some of its columns; the others are null then.
 
     Raises:
         ValueError: when types or values are not those of the schema, and others of ``sealed.BAD``.
     """
-    opened = parquet(source, "")
     if max((opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)), default=0) > 4 * GROUP_ROWS:
         raise ValueError("it states too many rows")
     wanted = None if columns is None else list(dict.fromkeys([*BUCKET_KEYS, *columns]))
     return buckets_from(opened.read(columns=wanted))
 
 
-def columns(source: pa.NativeFile, names: Sequence[str], *, trusted: bool) -> dict[str, Column | None]:
+def columns(opened: pq.ParquetFile, names: Sequence[str], *, trusted: bool) -> dict[str, Column | None]:
     """Reads some columns of a file of roll-ups; None for one that is null throughout.
 
     Args:
-        source: the file.
+        opened: the file.
         names: some of ``BUCKET_COLUMNS``.
         trusted: whether the footer is believed where it states that a column is one value.
 
     Raises:
         ValueError: when types or values are not those of the schema, and others of ``sealed.BAD``.
     """
-    opened = parquet(source, "")
     found = {name: one_value(opened, name, _kind(name)) if trusted else None for name in names}
     read = [name for name, column in found.items() if column is None and name in opened.schema_arrow.names]
     if read:
@@ -145,9 +143,8 @@ def columns(source: pa.NativeFile, names: Sequence[str], *, trusted: bool) -> di
     return {name: None if column is None or not len(column) else column for name, column in found.items()}
 
 
-def histogram_codes(source: pa.NativeFile) -> tuple[Integer, npt.NDArray[np.uint8]]:
+def histogram_codes(opened: pq.ParquetFile) -> tuple[Integer, npt.NDArray[np.uint8]]:
     """Reads the mean histograms as they are kept: the rows that have one, shape [h], and their codes, shape [h, 64]."""
-    opened = parquet(source, "")
     if HISTOGRAM not in opened.schema_arrow.names:
         return _no_codes()
     parts, begin = [_no_codes()], 0

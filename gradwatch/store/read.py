@@ -162,7 +162,7 @@ def _read_buckets(part: Part, path: Path, checksum: str | None) -> None:
     metadata = _check_footer(part, opened)
     # Read once as a whole: what is damaged is to be known now, and not when a series of it is drawn.
     if checksum is None or found != checksum:
-        bucketfile.load(held.source())
+        bucketfile.load(opened)
     part.replaces = int(metadata.get(bucketfile.REPLACES_KEY, b"0"))
     width = int(metadata.get(bucketfile.WIDTH_KEY, WIDTHS[part.file.kind]))
     if width < 1:
@@ -180,15 +180,22 @@ class _Buckets:
     def __init__(self, held: Held, *, trusted: bool) -> None:
         self._held = held
         self._trusted = trusted
+        self._opened: pq.ParquetFile | None = None
 
     def load(self, columns: Sequence[str] | None = None) -> BucketRows:
-        return self._read(lambda: bucketfile.load(self._held.source(), columns))
+        return self._read(lambda: bucketfile.load(self._parquet(), columns))
 
     def columns(self, names: Sequence[str]) -> Mapping[str, Column | None]:
-        return self._read(lambda: bucketfile.columns(self._held.source(), names, trusted=self._trusted))
+        return self._read(lambda: bucketfile.columns(self._parquet(), names, trusted=self._trusted))
 
     def codes(self) -> tuple[Integer, npt.NDArray[np.uint8]]:
-        return self._read(lambda: bucketfile.histogram_codes(self._held.source()))
+        return self._read(lambda: bucketfile.histogram_codes(self._parquet()))
+
+    def _parquet(self) -> pq.ParquetFile:
+        # Columns are asked for one by one: the footer is read once.
+        if self._opened is None:
+            self._opened = parquet(self._held.source(), "")
+        return self._opened
 
     def _read(self, read: Callable[[], Read]) -> Read:
         try:

@@ -80,6 +80,13 @@ class SealedGroup:
         except (ValueError, OverflowError) as error:
             raise self._damaged(error) from error
 
+    def histogram_count(self) -> int | None:
+        """Returns how many rows have a histogram; None when that is not known without reading them."""
+        held = self._metadata.row_group(self._group)
+        at = self._metadata.schema.to_arrow_schema().get_field_index(HISTOGRAM) if self._trusted else -1
+        found = held.column(at).statistics if at >= 0 else None
+        return None if found is None or not found.has_null_count else int(held.num_rows - found.null_count)
+
     def chunk(self, opened: pq.ParquetFile) -> Chunk:
         """Returns the group as a chunk: of a trusted file only the keys are read now, of another one everything.
 
