@@ -141,7 +141,9 @@ class Activations:
         layer = self._layers.get(module)
         if layer is None or not torch.is_grad_enabled() or is_capturing() or self._is_recomputed(module):
             return
-        incoming = first_tensor((args, kwargs))
+        incoming = first_tensor(args[0]) if args else None
+        if incoming is None:
+            incoming = first_tensor((args, kwargs))
         inherited = None if incoming is None else self._axis_of(incoming)
         if layer.owns and incoming is not None and not self._is_known(incoming):
             self._capture(layer, ":input", module, incoming, unit_axis("", incoming.ndim, owns=False))
