@@ -17,6 +17,7 @@ from gradwatch.store.columns import COUNTS, UNITS, VALUES, Column
 from gradwatch.store.grids import Grid, places
 
 Key = tuple[str, int]
+Read = Callable[[Chunk], tuple[Integer, Histogram]]
 
 MAX_CELLS: Final = 60_000_000
 """Steps times sites of one panel, some 500 MB a column: above it the oldest steps are left out."""
@@ -130,11 +131,11 @@ class Series:
                 known[np.searchsorted(self.steps, mine)] = False
         return known
 
-    def histograms(self) -> tuple[Steps, Histogram]:
-        """Reads which rows have histograms, and these, shape [h, m, 64]."""
+    def histograms(self, read: Read | None = None) -> tuple[Steps, Histogram]:
+        """Reads which rows have histograms, and these, shape [h, m, 64]; ``read`` reads those of a chunk."""
         held = []
         for chunk, grids in self._by_chunk():
-            at, counts = chunk.source.histogram()
+            at, counts = chunk.source.histogram() if read is None else read(chunk)
             place = places_of_histograms(chunk, at)
             held += [] if place is None else [(grid, place, counts) for grid in grids]
         return self.join_histograms(held)
@@ -194,7 +195,16 @@ def series_of(rows: Iterable[Chunk], sites: SiteTable, notes: list[str]) -> dict
 
 def filled(series: Mapping[Key, Series]) -> dict[Key, Panel]:
     """Reads all columns of several series into memory, each chunk once."""
-    targets = {key: _Target(one) for key, one in series.items()}
+    known: dict[int, tuple[Integer, Histogram]] = {}
+
+    def read(chunk: Chunk) -> tuple[Integer, Histogram]:
+        # Signals share chunks, and rules ask for the histograms of one after another.
+        if id(chunk) not in known:
+            known.clear()
+            known[id(chunk)] = chunk.source.histogram()
+        return known[id(chunk)]
+
+    targets = {key: _Target(one, read) for key, one in series.items()}
     grids: dict[int, tuple[Chunk, list[tuple[Key, Grid]]]] = {}
     for key, one in series.items():
         for piece in one.pieces:
@@ -218,8 +228,9 @@ class _Loaded:
 class _Target:
     """A panel being filled."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: Series, read: Read) -> None:
         self._series = series
+        self._read = read
         self._columns: dict[str, Any] = {
             name: np.full(series.shape(), _NULLS[name], dtype=_TYPES.get(name, np.int64)) for name in SCATTERED
         }
@@ -236,8 +247,9 @@ class _Target:
 
     def panel(self) -> Panel:
         units = None if self._units is None or (self._units == NULL).all() else self._units
-        series = self._series
-        columns = LateHistograms({**self._columns, "units": units}, series.histograms, series.without_histogram)
+        series, read = self._series, self._read
+        others = {**self._columns, "units": units}
+        columns = LateHistograms(others, lambda: series.histograms(read), series.without_histogram)
         return Panel(*series.key, series.steps, series.sites, columns)
 
     def _spread(self, grid: Grid, loaded: _Loaded, name: str, target: Column) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -98,8 +99,19 @@ class StoredPanels(Mapping[Key, Panel]):
     def parts(self, optimizer: int, begin: int) -> Iterator[dict[Key, Panel]]:
         """Yields the panels of an optimizer from a step on in memory, some steps at a time, in order."""
         mine = {key: one for key, one in self._series.items() if key[1] == optimizer}
-        for part in windows(mine, begin):
-            yield filled(part)
+        # The next part is read while the rules see this one: Arrow decodes without the interpreter's lock.
+        with ThreadPoolExecutor(1, thread_name_prefix="gradwatch-read") as pool:
+            coming: deque[Future[dict[Key, Panel]]] = deque()
+            try:
+                for part in windows(mine, begin):
+                    coming.append(pool.submit(filled, part))
+                    if len(coming) > 1:
+                        yield coming.popleft().result()
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                for future in coming:
+                    future.cancel()
 
 
 def windows(series: Mapping[Key, Series], begin: int = 0) -> Iterator[dict[Key, Series]]:
