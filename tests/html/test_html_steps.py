@@ -110,6 +110,7 @@ def test_keys_and_buttons_zoom_over_the_steps(open_page: Sheet, html: str) -> No
     low, high = shown()
     assert high - low == pytest.approx(STEPS / 2)
     assert low < 600 < high
+    assert page.inner_text("#shown") == f"steps {math.ceil(low)} to {math.floor(high)}"
     page.focus("#heatmap")
     page.keyboard.press("ArrowLeft")
     wait_for(page, f"document.getElementById('histogram').layout.xaxis.range[0] < {low}")

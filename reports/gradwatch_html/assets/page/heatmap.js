@@ -155,10 +155,12 @@ const tellHeatmap = ({metric, change, cells, kinds, map, zmin, zmax, shown}) => 
   const ends = change ? (narrow() ? '÷10⁴ … ×10⁴' : '10⁴× smaller … same … 10⁴× larger') : metric.share ? '0% … 100%' : `${short(10 ** zmin)} … ${short(10 ** zmax)}`;
   legend('heatmap', [[`linear-gradient(90deg, ${map.join(',')})`, ends, 'ramp'], ...['no gradient (None)', 'exactly zero', 'non-finite'].map((word, i) => [kinds[i], word]).filter((_, i) => seen.has(i + 1))]);
   const how = change ? ' Colour: change from the layer’s own start, the median of 8 to 18% of the run.' : '', apart = metric.breaks.length > 1 ? ' Sampled: a cell reaches half-way to the next captured step.' : '', folded = shown.length < rows ? ' A folded module shows the strongest of its layers.' : '';
-  numbers($('heatmap-note'), `${metric.note}${apart}${how}${folded} Click a cell for its layer${mouse ? '; drag to zoom, double-click to reset; drag with Shift to mark steps in every plot' : ''}.`);
+  numbers($('heatmap-note'), `${metric.note}${apart}${how}${folded}`);
+  $('heatmap-note').append(make('span', ` Click a cell for its layer${mouse ? '; drag to zoom, double-click to reset; drag with Shift to mark steps in every plot' : ''}.`, {class: 'how'}));
   describe('heatmap', `${metric.title}, ${change ? 'change from own start' : 'value'}, ${whole(rows)} layers ${{depth: 'from input at the top to output', kind: 'by kind', change: 'the most changed first'}[state.rows]}, ${steps(...start.steps)}${logarithmic() ? ' on a logarithmic axis' : ''}. ${findings.slice(0, 8).map((f) => f.title).join('. ')}`);
   $('reset').hidden = !(state.x || state.y);
   $('scale').setAttribute('aria-pressed', String(logarithmic()));
+  $('shown').textContent = state.x ? steps(Math.max(start.steps[0], Math.ceil(state.x[0])), Math.floor(state.x[1])) : '';
   for (const button of document.querySelectorAll('[data-view]')) {
     button.setAttribute('aria-pressed', String((button.dataset.view === 'change') === change));
     button.disabled = metric.share && button.dataset.view === 'change';

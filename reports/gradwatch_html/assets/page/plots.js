@@ -18,7 +18,7 @@ const powers = (low, high, base = 10, most = 6) => {
 // Round ticks of a linear axis: two at least, and about as many as there is room for.
 const roundAxis = ([low, high], most) => {
   const rough = (high - low) / most, power_ = 10 ** Math.floor(Math.log10(rough)), ticksOf = (step) => { const list = []; for (let n = Math.ceil(low / step); n * step <= high; n++) list.push(n * step); return list; };
-  const lists = [0.5, 1, 2, 2.5, 5, 10].map((n) => ticksOf(n * power_)), found = lists.find((list) => list.length > 1 && list.length <= most + 1) ?? lists[0];
+  const lists = [0.5, 1, 2, 2.5, 5, 10].map((n) => ticksOf(n * power_)), found = lists.find((list) => list.length > 1 && list.length <= most) ?? lists[0];
   return {range: [low, high], tickmode: 'array', tickvals: found, ticktext: found.map((v) => (Math.abs(v) < 1e5 ? String(Number(v.toPrecision(4))) : short(v)))};
 };
 const logAxis = (values, most = 6) => {

@@ -20,7 +20,7 @@ const logTicks = (range, room) => {
 };
 const stepAxis = (id, margin, more = {}) => {
   const range = more.range ?? shownSteps(), room = $(id).clientWidth - margin;
-  const spacing = logarithmic() ? logTicks(range, room) : range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))};
+  const spacing = logarithmic() ? logTicks(range, room) : range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.round(room / 52)))};
   return {...spacing, tickformat: ',~s', hoverformat: ',d', ...more, range: range.map(place)};
 };
 const cursor = () => ({type: 'line', xref: 'x', yref: 'paper', x0: place(currentStep() ?? 0), x1: place(currentStep() ?? 0), y0: 0, y1: 1, visible: currentStep() !== null, line: {color: colours.ink, width: 1, dash: 'dot'}});
