@@ -59,7 +59,8 @@ class Chunk:
         if self._keys is not None:
             keys, self._keys = self._keys, None
             self._order = _order(*keys)
-            self._grids = list(grids_of(*(self.in_order(column) for column in keys)))
+            order = slice(None) if self._order is None else self._order
+            self._grids = list(grids_of(*(column[order] for column in keys)))
         return self._grids
 
     def settle(self) -> None:
@@ -127,6 +128,7 @@ class Chunk:
 
     def in_order(self, column: Column) -> Column:
         """Returns a column of the source's rows in the order that the grids are of."""
+        self.settle()
         constant = column.strides[0] == 0
         return column if self._order is None or constant else column[self._order]
 
