@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from gradwatch.recording.filling import filled
 from gradwatch.recording.panels import Panel, Steps
-from gradwatch.recording.series import OTHERS, SCATTERED, Key, Piece, Series, filled
+from gradwatch.recording.series import OTHERS, SCATTERED, Key, Piece, Series
 from gradwatch.statistics import Histogram
 
 KEPT_BYTES: Final = 128 * 2**20
