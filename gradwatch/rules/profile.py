@@ -92,6 +92,24 @@ def gains(view: StepView) -> Float | None:
     return np.stack([forward, backward])
 
 
+def ways(view: StepView) -> Float | None:
+    """Returns log10 of the gain of what lies before each chain layer, null where unknown, shape [2, c].
+
+    That is from the outputs of the layer before to this one's inputs, forward and back as in ``gains``. Known where a
+    layer's inputs were captured; elsewhere it is in the layer's own gain. None without activations.
+    """
+    outputs, inputs = view.activation, view.activation_input
+    deltas, behind = view.activation_gradient, view.activation_gradient_input
+    if outputs is None or inputs is None:
+        return None
+    chain = view.layout.chain
+    found = np.full((2, len(chain)), np.nan)
+    found[0, 1:] = decades(inputs.rms[chain[1:]]) - decades(outputs.rms[chain[:-1]])
+    if deltas is not None and behind is not None:
+        found[1, 1:] = decades(deltas.l2[chain[:-1]]) - decades(behind.l2[chain[1:]])
+    return found
+
+
 def _ratio(outputs: Rows | None, inputs: Rows | None, chain: Index, statistic: str, sign: int) -> Float:
     """Returns sign * log10(output / input); where inputs were not captured, the layer before stands in for them."""
     if outputs is None or len(chain) == 0:
