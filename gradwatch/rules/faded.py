@@ -21,6 +21,8 @@ FADED: Final = 0.5
 a Gaussian lie ``FAR`` decades below its rms. A memory that keeps a fifth a step leaves 76 % of 24 steps there."""
 ENOUGH: Final = 64
 """Entries other than 0 that a share needs."""
+ALIVE: Final = 0.25
+"""Share of all entries that are other than 0, below which units died or masks hold the gradient back."""
 PATIENCE: Final = 2 * SETTLED
 """Long memories are learnt after a plateau."""
 _RECURRENT: Final = ("RNN", "LSTM", "GRU", "Cell")
@@ -117,7 +119,7 @@ def _unreached(rows: Rows, layout: Layout) -> Float:
     chain = layout.chain
     histogram, rms = rows.histogram[chain], rows.rms[chain]
     entries = histogram.sum(axis=1)
-    known: Mask = (entries >= ENOUGH) & (rms > 0)
+    known: Mask = (entries >= ENOUGH) & (entries >= ALIVE * rows.n[chain]) & (rms > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         # Bin i ends at 2^(i - 40): whole bins below the limit count.
         last = np.floor(np.log2(rms) - FAR * np.log2(10.0)) - LOWEST_EXPONENT

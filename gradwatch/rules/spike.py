@@ -32,6 +32,8 @@ FOLLOWED: Final = 30
 """Steps for which a run is followed after an outlier; another one within them belongs to it."""
 RAISED: Final = 1.25
 DETOUR: Final = 10.0
+FELT_WITHIN: Final = 3
+"""Steps within which the gradient jumps that an update threw off; the next updates follow it and are large too."""
 FELT: Final = 1e-3
 """Share of the weights that an update has to change to be felt (CS231n: what a usual step changes)."""
 POISON: Final = 20.0
@@ -49,7 +51,8 @@ class Spike:
     that before by ``RAISED`` and two deviations; the updates from then on move the weights ``DETOUR`` usual steps
     further, and by ``FELT`` of their size at once; under an adaptive optimizer a gradient beyond ``POISON`` leaves
     updates below ``SHORTENED`` of the usual. Without a mark it is a notice. Updates alone count if the next one is
-    ordinary again, as it is not after a schedule's restart.
+    ordinary again, as it is not after a schedule's restart, or if the gradient jumps by ``JUMP`` within
+    ``FELT_WITHIN`` steps.
     Sources: z-scores of log norms (Chowdhery et al. 2022 on spikes of PaLM, Huang et al. 2025, SPAM, on the second
     moment). Heavy-tailed batches widen the deviations and so raise the limit.
     Advice: look at the batch, clip, skip.
@@ -144,7 +147,8 @@ class Spike:
         """Tells whether it was a spike: the gradient came back, and an update alone was no new pace."""
         if not event.passed(BACK):
             return False
-        return event.gradient > 1 or max(event.updates[1:3], default=math.inf) * TOP < event.updates[0]
+        alone = max(event.updates[1:3], default=math.inf) * TOP < event.updates[0]
+        return event.gradient > 1 or alone or max(event.norms[:FELT_WITHIN], default=0.0) > JUMP
 
     def _marks(self, event: Event) -> tuple[str, ...]:
         """Returns what it left behind, in sentences."""
