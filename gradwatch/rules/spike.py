@@ -49,10 +49,10 @@ class Spike:
     ``DEVIATIONS`` or ``OF_UPDATE`` robust deviations of its logarithm, and their maximum by ``TOP``; the gradient is
     back below ``BACK`` times the median later on. A mark is any of: the median loss of the next ``AFTER`` steps exceeds
     that before by ``RAISED`` and two deviations; the updates from then on move the weights ``DETOUR`` usual steps
-    further, and by ``FELT`` of their size at once; under an adaptive optimizer a gradient beyond ``POISON`` leaves
-    updates below ``SHORTENED`` of the usual. Without a mark it is a notice. Updates alone count if the next one is
-    ordinary again, as it is not after a schedule's restart, or if the gradient jumps by ``JUMP`` within
-    ``FELT_WITHIN`` steps.
+    further, and by ``FELT`` of their size at once, and the loss does not come back (``Event.came_back``); under an
+    adaptive optimizer a gradient beyond ``POISON`` leaves updates below ``SHORTENED`` of the usual. Without a mark it
+    is a notice. Updates alone count if the next one is ordinary again, as it is not after a schedule's restart, or if
+    the gradient jumps by ``JUMP`` within ``FELT_WITHIN`` steps.
     Sources: z-scores of log norms (Chowdhery et al. 2022 on spikes of PaLM, Huang et al. 2025, SPAM, on the second
     moment). Heavy-tailed batches widen the deviations and so raise the limit.
     Advice: look at the batch, clip, skip.
@@ -119,6 +119,7 @@ class Spike:
         losses = list(self._history.loss.recent)[:-1][-HABIT:]
         if view.loss is not None and len(losses) >= ENOUGH:
             event.usual_loss = median(np.array(losses[-AFTER:]))
+            event.loss_fall = max(median(np.array(losses[:-AFTER])) - event.usual_loss, 0.0)
             event.loss_spread = NORMAL * median(np.abs(np.array(losses) - np.median(losses)))
             event.loss = view.loss / event.usual_loss if event.usual_loss > 0 else None
         if self._updates:
@@ -161,7 +162,7 @@ class Spike:
                     f"The loss is {number(after)} over the next {AFTER} steps (median), before it was "
                     f"{number(event.usual_loss)}; {RAISED:g} times that is the limit."
                 )
-        if event.detour() > DETOUR and event.share > FELT:
+        if event.detour() > DETOUR and event.share > FELT and not event.came_back():
             found.append(
                 f"The weights moved {number(event.detour())} usual steps further within {AFTER} steps, and by "
                 f"{number(event.share)} of their size at once; {DETOUR:g} steps are the limit."

@@ -23,8 +23,8 @@ SAMPLES: Final = 10
 BRIEF: Final = 3
 """Samples with a ratio above ``WARNING`` from which a run may recover; a learning rate that is too high makes more."""
 MILD: Final = 0.5
-"""Ratio up to which a run may recover from more samples, and later: Adagrad's steps shrink only with the root of their
-number, and momentum takes a small net to its minimum in large swings."""
+"""Typical ratio up to which a run may recover from more samples, and later: Adagrad's steps shrink only with the root
+of their number, and momentum takes a small net to its minimum in large swings."""
 AT_ONCE: Final = 5
 """First steps in which a single ratio above ``CRITICAL`` is enough: a run can be lost by then."""
 
@@ -55,7 +55,6 @@ class UpdateTooLarge:
         self._at_once: Mask = np.zeros(0, dtype=np.bool_)
         self._samples = 0
         self._large_samples = 0
-        self._highest = 0.0
         self._rewrite = Rewrite(history, CRITICAL)
         self._lost = self._lost_to_updates = False
         self._last: int | None = None
@@ -73,7 +72,6 @@ class UpdateTooLarge:
         self._samples += 1
         self._window.append((view.step, ratio))
         highest = float(ratio.max(initial=0.0))
-        self._highest = max(self._highest, highest)
         self._large_samples += highest > WARNING
         self._grow(len(ratio))
         if highest > CRITICAL and view.step < AT_ONCE:
@@ -148,7 +146,7 @@ class UpdateTooLarge:
         names = in_depth_order(layout, layout.layer_of[large], int(layout.layer_of[worst]))
         critical = self._lost_to_updates or bool(self._at_once.any()) or float(ratio.max()) > CRITICAL
         brief = self._last is not None and self._last < SAMPLES and self._large_samples <= BRIEF
-        passed = (brief or self._highest < MILD) and self._history.recovered(self._last)
+        passed = (brief or float(ratio.max()) < MILD) and self._history.recovered(self._last)
         confidence, reason = without_loss(self._history)
         size = float(ratio[worst])
         rate = "" if self._rate is None else f" The learning rate is {number(self._rate)}."
