@@ -61,7 +61,8 @@ class Exploding:
     sample, outputs that start too large and are brought down (``swollen.py``); with a gain that grew, one that still
     stands out, a loss ``ROSE`` or a norm ``GROWTH`` times what it was. Key 1 alone is no finding: training recovers
     from it, or a normalisation absorbs it. A gain that grew after updates were too large is their work.
-    Severity: critical with the overflow or the loss, else warning; notice when training recovered.
+    Severity: critical with the overflow or the loss, else warning; notice when training recovered and nothing grows
+    any more.
     Sources: He et al. 2015 (gain per layer), Pascanu et al. 2013 (growth); thresholds calibrated on He-initialised
     nets with one weight scaled up, with and without normalisation.
     Advice: the culprit's initialisation, the learning rate, clipping, normalisation.
@@ -246,7 +247,8 @@ class Exploding:
 
     def _finding(self, layout: Layout, culprit: Culprit | None, lost_loss: bool) -> Finding:
         broken = self._overflow is not None or lost_loss
-        passed = not broken and not self._large.holds and self._history.recovered(self._large.last)
+        calm = not (broken or self._large.holds or self._jumps.holds)
+        passed = calm and self._history.recovered(self._large.last)
         layer = None if culprit is None else layout.layers[culprit.layer]
         name = None if layer is None else called(layer)
         confidence, reason = without_loss(self._history)

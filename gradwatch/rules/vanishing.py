@@ -43,7 +43,8 @@ class Vanishing:
 
     Formula: with x the log10 norm of the gradient at the outputs of the layers that own a weight matrix, at least
     ``CHAIN`` of them. Key 1: the largest x in the quarter next to the input lies ``DROP`` below the median of the
-    quarter next to the output; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
+    quarter next to the output, or below the largest above a place that shrinks signals and gradients alike by
+    ``profile.CUT``; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
     ``TREND_DROP`` in all, with Kendall's tau above ``TAU``. Key 2, in the layers that lie ``TREND_DROP`` below the
     top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a drop beyond ``ABYSS``; or a
     logged loss that is flat (``History.loss_is_flat``). Both on 5 of 8 samples, while the global norm has not
@@ -164,6 +165,7 @@ class Vanishing:
             _medians(alike, "lost_inside"),
             _medians(alike, "ratio"),
             latest.measured,
+            latest.cut,
         )
 
     def _evidence(self, profile: Profile, affected: np.ndarray, layout: Layout, passed: bool) -> tuple[str, ...]:
