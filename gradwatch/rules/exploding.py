@@ -14,16 +14,13 @@ from gradwatch.findings import Figure, Finding
 from gradwatch.rules import blame
 from gradwatch.rules.growth import (
     AT_ONCE,
-    BEFORE,
     BEFORE_LATER,
     LATER,
     Culprit,
     Gains,
     lagging,
-    multiplier,
-    standing_before,
+    multiplied,
     standing_out,
-    throughout,
 )
 from gradwatch.rules.history import TRAIL, History, Point
 from gradwatch.rules.layout import Layout
@@ -128,7 +125,7 @@ class Exploding:
         self._sampled.append(view.step)
         self._swollen.observe(view)
         place = standing_out(view, gain)
-        self._latest = _standing_out(view, gain, place)
+        self._latest = multiplied(view, place, gain)
         self._jumps.observe(view.step, self._latest is not None)
         grown = self._gains.observe(view, gain)
         way = ways(view)
@@ -299,13 +296,6 @@ class Exploding:
             )
         if self._large.ever and self._overflow is None:
             evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")
+        elif self._rewritten:
+            evidence.append(f"An update of the first {FIRST} samples exceeds the weights' own size.")
         return tuple(evidence)
-
-
-def _standing_out(view: StepView, gain: Float, place: int | None) -> Culprit | None:
-    """Returns the layer whose own gain stands out, else the one that is fed too much, else where all grows."""
-    if place is not None:
-        return multiplier(view, place, gain)
-    way = ways(view)
-    before = None if way is None else standing_before(way)
-    return throughout(view) if way is None or before is None else multiplier(view, before, way, BEFORE)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from gradwatch.rules.depth import largest_jump
+from gradwatch.rules.profile import ways
 from gradwatch.rules.view import StepView, decades, median
 from gradwatch.statistics import Float
 
@@ -144,6 +145,15 @@ class Gains:
         both = np.fmin(*(gain - before))
         both[(before <= ALIVE).any(axis=0) | (gain <= GROWN).any(axis=0)] = np.nan
         return int(np.nanargmax(both)) if np.isfinite(both).any() and np.nanmax(both) > SINCE else None
+
+
+def multiplied(view: StepView, place: int | None, gain: Float) -> Culprit | None:
+    """Returns the layer at the place that stands out, else the one that is fed too much, else where all grows."""
+    if place is not None:
+        return multiplier(view, place, gain)
+    way = ways(view)
+    before = None if way is None else standing_before(way)
+    return throughout(view) if way is None or before is None else multiplier(view, before, way, BEFORE)
 
 
 def multiplier(view: StepView, place: int, gain: Float, how: str = ALONE) -> Culprit:

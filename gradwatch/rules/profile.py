@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
+from gradwatch.rules.cut import Cut, find
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index
 from gradwatch.rules.view import Rows, StepView, decades
 from gradwatch.statistics import Float
-
-CUT: Final = 2.5
-"""Decades by which one place takes away from signals and gradients alike. Normal weights of deviation 0.02, the
-smallest in use, take 0.8 at a width of 64: they multiply by 0.02 sqrt(64)."""
-NOTHING: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ class Profile:
         lost_inside: decades lost between a layer's output and its input, null where unknown, shape [c].
         ratio: latest update ratio of each layer's largest matrix, null where unknown, shape [c].
         measured: what ``size`` is, for sentences.
-        cut: the place of the layer at which, or before which, signals and gradients shrink by ``CUT`` alike, or None.
+        cut: the place that shrinks signals and gradients alike, or None.
     """
 
     step: int
@@ -39,7 +34,7 @@ class Profile:
     lost_inside: Float
     ratio: Float
     measured: str
-    cut: int | None = None
+    cut: Cut | None = None
 
     def bottom(self) -> float:
         """Returns the largest size in the quarter of layers next to the input."""
@@ -48,7 +43,7 @@ class Profile:
     def top(self) -> float:
         """Returns the median size in the quarter of layers next to the output; above a cut, the largest."""
         if self.cut is not None:
-            return float(np.nanmax(self.size[self.cut :]))
+            return float(np.nanmax(self.size[self.cut.place :]))
         return float(np.median(self._seen()[-self._quarter() :]))
 
     def seen(self) -> int:
@@ -82,22 +77,12 @@ def gradient_profile(view: StepView, history: History, ratio: Float | None) -> P
         size = decades(deltas.l2[chain])
         inside = view.activation_gradient_input
         lost = np.full(len(chain), np.nan) if inside is None else size - decades(inside.l2[chain])
-        return Profile(view.step, chain, size, lost, at, "gradient at the layers' outputs", _cut(view, size))
+        return Profile(
+            view.step, chain, size, lost, at, "gradient at the layers' outputs", find(gains(view), ways(view), size)
+        )
     assert view.gradient is not None
     size = decades(view.gradient.rms[layout.primary])
     return Profile(view.step, chain, size, np.full(len(chain), np.nan), at, "weight gradient")
-
-
-def _cut(view: StepView, size: Float) -> int | None:
-    """Returns the first place with a known size at which both gains, its own or what lies before it, are small."""
-    own, before = gains(view), ways(view)
-    found = np.zeros(len(size), dtype=np.bool_)
-    for both in (own, before):
-        if both is not None:
-            # Null and exact zeros, as of dead units, are no cut.
-            found |= (both.max(axis=0) < -CUT) & (both.min(axis=0) > -NOTHING)
-    places = np.flatnonzero(found & np.isfinite(size))
-    return int(places[0]) if len(places) else None
 
 
 def gains(view: StepView) -> Float | None:
