@@ -200,7 +200,10 @@ class Stream:
         if self._on_finding is None:
             return
         with self._lock:
-            analysis = silenced(conclude(self._sites, self._folds), self._silences)
+            merged = _merged(self._sites, self._folds)
+            if not merged:
+                return
+            analysis = silenced(_concluded(self._sites, self._folds, merged), self._silences)
         for finding in analysis.at_least("warning"):
             key = (finding.kind, finding.layer, finding.optimizer)
             if key not in self._told:
@@ -210,12 +213,23 @@ class Stream:
 
 def conclude(sites: SiteTable, folds: Mapping[int, Fold]) -> Analysis:
     """Merges the findings of all optimizers into one analysis."""
-    findings: list[Finding] = []
-    last_step: dict[str, int] = {}
-    for optimizer, fold in sorted(folds.items()):
-        key = sites.optimizers[optimizer] if len(folds) > 1 and optimizer < len(sites.optimizers) else ""
-        last_step[key] = fold.history.last_step or 0
-        findings.extend(merge([replace(finding, optimizer=key) for finding in fold.findings()]))
+    return _concluded(sites, folds, _merged(sites, folds))
+
+
+def _merged(sites: SiteTable, folds: Mapping[int, Fold]) -> list[Finding]:
+    return [
+        finding
+        for optimizer, fold in sorted(folds.items())
+        for finding in merge([replace(found, optimizer=_key(sites, folds, optimizer)) for found in fold.findings()])
+    ]
+
+
+def _key(sites: SiteTable, folds: Mapping[int, Fold], optimizer: int) -> str:
+    return sites.optimizers[optimizer] if len(folds) > 1 and optimizer < len(sites.optimizers) else ""
+
+
+def _concluded(sites: SiteTable, folds: Mapping[int, Fold], findings: list[Finding]) -> Analysis:
+    last_step = {_key(sites, folds, optimizer): fold.history.last_step or 0 for optimizer, fold in folds.items()}
     size_of = _layer_sizes(sites)
     return _judged(
         Analysis(

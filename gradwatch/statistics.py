@@ -7,6 +7,7 @@ micro-batches and time all merge the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
@@ -134,6 +135,23 @@ def measure(array: npt.NDArray[Any], *, full: bool = True, smallest_normal: floa
         subnormal=_one(np.count_nonzero((size > 0) & (size < smallest_normal))) if full else None,
         histogram=histogram(size)[None] if full else None,
     )
+
+
+def median(values: Sequence[float] | Float) -> float:
+    """Returns the median, null of none or where one is null: numpy's own takes ten times as long for a few values."""
+    ordered = np.sort(values).tolist()
+    if not ordered or math.isnan(ordered[-1]):
+        return math.nan
+    half = len(ordered) // 2
+    return float(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
+def medians(rows: Float) -> Float:
+    """Returns the medians along the first axis, null where one is null; shape [r, ...] with r >= 1."""
+    ordered = np.sort(rows, axis=0)
+    half = len(ordered) // 2
+    middle = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return np.where(np.isnan(ordered[-1]), np.nan, middle)
 
 
 def histogram(values: npt.NDArray[Any]) -> Histogram:

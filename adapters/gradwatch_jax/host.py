@@ -22,12 +22,14 @@ def statistics(rows: Rows, sizes: npt.NDArray[np.int64], *, full: bool) -> Stati
         full: whether counts and histogram were taken at this step.
     """
     m = len(sizes)
-    floats, integers = np.asarray(rows.floats)[:m].astype(np.float64), np.asarray(rows.integers)[:m]
-    exponent, nan, inf = integers.T.astype(np.int64)
+    l2, total, largest = np.asarray(rows.floats)[:m].T.astype(np.float64, order="C")
+    exponent, nan, inf = np.asarray(rows.integers)[:m].T.astype(np.int64, order="C")
     scale = np.ldexp(1.0, exponent)
-    l2, total, largest = np.sqrt(floats[:, 0]) * scale, floats[:, 1] * scale, floats[:, 2]
+    np.sqrt(l2, out=l2)
+    l2 *= scale
+    total *= scale
     finite = sizes - nan - inf
-    if not finite.all():
+    if np.count_nonzero(finite) < m:
         null = np.where(finite > 0, 0.0, np.nan)
         l2, total, largest = l2 + null, total + null, largest + null
     counts = _first(rows.counts, m, np.int64) if full else None

@@ -172,14 +172,20 @@ def _gradient_blocks(gradients: Iterable[GradientPart]) -> list[Block]:
         if found is not None:
             by_stage.setdefault(found[0], []).append((part.ids, found[1]))
     return [
-        Block("gradient", np.concatenate([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
+        Block("gradient", _joined([ids for ids, _ in parts]), concatenate([s for _, s in parts]), stage)
         for stage, parts in by_stage.items()
     ]
+
+
+def _joined(ids: Sequence[Ids]) -> Ids:
+    return ids[0] if len(ids) == 1 else np.concatenate(ids)
 
 
 def _merged(signal: str, ids: Ids, sizes: npt.NDArray[np.int64], rows_of_calls: Rows) -> Block:
     """Returns one row for each layer; a layer that is called several times pools its calls."""
     found = statistics(rows_of_calls, sizes, full=True)
+    if len(set(ids.tolist())) == len(ids):
+        return Block(signal, ids, found, "unscaled")
     rows: dict[int, Statistics] = {}
     for i, site in enumerate(ids.tolist()):
         row = found.take(np.array([i]))

@@ -15,7 +15,11 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { BLOCK = 1024, EXPONENTS = 2048, TABLES = 4, LOWEST_EXPONENT = -40 };
+enum { BLOCK = 1024, TABLES = 8, FEW = 2048, LOWEST_EXPONENT = -40 };
+
+/* Entries of a table for each exponent of float32 and float64, and a few more: the same exponent of two tables must not
+ * lie a multiple of 4 kB apart, where processors mistake one for the other. */
+enum { PITCH32 = 256 + 16, PITCH64 = 2048 + 16 };
 
 #define PLAIN_LOWEST 0x2b800000u  /* bits of 2^-40, below which squares of small elements vanish in float32 */
 #define PLAIN_HIGHEST 0x53800000u /* bits of 2^40, above which a block's sum of squares may overflow */
@@ -31,7 +35,8 @@ typedef struct {
   double squares, sum;
   uint64_t largest; /* bits of the largest finite size */
   int64_t nan, inf, zeros, subnormal;
-  uint32_t (*table)[EXPONENTS]; /* elements by exponent, in TABLES parts; null without a histogram */
+  uint32_t *table; /* elements by exponent, in tables behind one another; null without a histogram */
+  int tables;      /* one is cleared and added up faster, TABLES are filled faster */
 } total;
 
 INLINE uint32_t size_of(float x) {
@@ -137,13 +142,16 @@ INLINE void count(const float *x, int n, uint32_t smallest_normal, total *t) {
 }
 
 /* Counts elements by exponent; neighbours often share one, so they count in different tables. */
-INLINE void tabulate(const float *x, int n, uint32_t (*table)[EXPONENTS]) {
+INLINE void tabulate(const float *x, int n, total *t) {
+  uint32_t *table = t->table;
   uint8_t exponent[BLOCK];
   int i;
   for (i = 0; i < n; i++) exponent[i] = (uint8_t)(size_of(x[i]) >> 23);
-  for (i = 0; i + TABLES <= n; i += TABLES)
-    for (int j = 0; j < TABLES; j++) table[j][exponent[i + j]]++;
-  for (; i < n; i++) table[0][exponent[i]]++;
+  i = 0;
+  if (t->tables == TABLES)
+    for (; i + TABLES <= n; i += TABLES)
+      for (int j = 0; j < TABLES; j++) table[j * PITCH32 + exponent[i + j]]++;
+  for (; i < n; i++) table[exponent[i]]++;
 }
 
 INLINE void block32(const float *x, int n, int flags, uint32_t smallest_normal, total *t) {
@@ -159,7 +167,7 @@ INLINE void block32(const float *x, int n, int flags, uint32_t smallest_normal, 
   }
   t->largest = largest > t->largest ? largest : t->largest;
   if (flags & GRADWATCH_COUNTS) count(x, n, smallest_normal, t);
-  if (t->table) tabulate(x, n, t->table);
+  if (t->table) tabulate(x, n, t);
 }
 
 INLINE const float *load32(const void *data, int64_t at, int n, int kind, float *buffer) {
@@ -231,7 +239,7 @@ INLINE void block64(const double *x, int n, int flags, total *t) {
     t->subnormal += below - zeros;
   }
   if (t->table)
-    for (int i = 0; i < n; i++) t->table[i % TABLES][size_of64(x[i]) >> 52]++;
+    for (int i = 0; i < n; i++) t->table[i % t->tables * PITCH64 + (size_of64(x[i]) >> 52)]++;
 }
 
 typedef void pass64(const double *x, int n, int argument, total *t);
@@ -284,25 +292,30 @@ static void finish64(const double *data, const double *minus, int64_t n, total *
   row->absmax = of_bits64(t->largest);
 }
 
-static void fill_bins(uint32_t (*table)[EXPONENTS], int exponents, int64_t zeros, uint32_t *bins) {
-  int bias = exponents / 2 - 1;
-  memset(bins, 0, GRADWATCH_BINS * sizeof *bins);
-  for (int e = 0; e < exponents - 1; e++) { /* the last exponent is that of NaN and infinity */
-    uint32_t elements = 0;
-    for (int j = 0; j < TABLES; j++) elements += table[j][e];
-    if (e == 0) elements -= (uint32_t)zeros;
-    int bin = e - bias + 1 - LOWEST_EXPONENT;
-    bins[bin < 0 ? 0 : bin >= GRADWATCH_BINS ? GRADWATCH_BINS - 1 : bin] += elements;
-  }
+static uint32_t sum_of(const uint32_t *from, const uint32_t *to) {
+  uint32_t sum = 0;
+  while (from < to) sum += *from++;
+  return sum;
+}
+
+static void fill_bins(total *t, int exponents, int pitch, uint32_t *bins) {
+  uint32_t *all = t->table;
+  for (int j = 1; j < t->tables; j++)
+    for (int e = 0; e < exponents; e++) all[e] += all[j * pitch + e];
+  int lowest = exponents / 2 - 1 + LOWEST_EXPONENT; /* of the second bin; the last exponent is that of NaN and infinity */
+  bins[0] = sum_of(all, all + lowest) - (uint32_t)t->zeros;
+  memcpy(bins + 1, all + lowest, (GRADWATCH_BINS - 2) * sizeof *bins);
+  bins[GRADWATCH_BINS - 1] = sum_of(all + lowest + GRADWATCH_BINS - 2, all + exponents - 1);
 }
 
 void gradwatch_reduce(const void *data, const void *minus, int64_t n, int kind, int flags, gradwatch_row *row) {
-  uint32_t table[TABLES][EXPONENTS];
-  int exponents = kind == GRADWATCH_FLOAT64 ? 2048 : 256;
+  uint32_t table[TABLES * PITCH64];
+  int exponents = kind == GRADWATCH_FLOAT64 ? 2048 : 256, pitch = kind == GRADWATCH_FLOAT64 ? PITCH64 : PITCH32;
   total t = {0};
   if (flags & GRADWATCH_HISTOGRAM) {
     flags |= GRADWATCH_COUNTS;
-    for (int j = 0; j < TABLES; j++) memset(table[j], 0, (size_t)exponents * sizeof **table);
+    t.tables = n < FEW ? 1 : TABLES;
+    memset(table, 0, (size_t)(t.tables * pitch) * sizeof *table);
     t.table = table;
   }
   if (kind == GRADWATCH_FLOAT64) {
@@ -318,7 +331,7 @@ void gradwatch_reduce(const void *data, const void *minus, int64_t n, int kind, 
   row->inf = t.inf;
   row->zeros = t.zeros;
   row->subnormal = t.subnormal;
-  if (t.table) fill_bins(table, exponents, t.zeros, row->bins);
+  if (t.table) fill_bins(&t, exponents, pitch, row->bins);
 }
 
 void gradwatch_reduce_all(const void *const *data, const void *const *minus, const int64_t *n, const uint8_t *kind,

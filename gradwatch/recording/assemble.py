@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +14,18 @@ from gradwatch.errors import RunError
 from gradwatch.record import SiteTable
 from gradwatch.recording.buckets import BucketPanel
 from gradwatch.recording.evicted import stand_ins
-from gradwatch.recording.gather import Gathered, Key, gather
+from gradwatch.recording.gather import Gathered, gather
 from gradwatch.recording.panels import Panel, StepTable
 from gradwatch.recording.ranks import merge_ranks
+from gradwatch.recording.series import Key
 from gradwatch.store import manifest
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import StepRows
 from gradwatch.store.events import read_events
 from gradwatch.store.layout import ranks
-from gradwatch.store.read import Changed
 from gradwatch.store.stored import StoredAttempt, read_attempts
 
 Launch = tuple[str, int]
-
-ATTEMPTS_TO_READ: Final = 10
 
 
 class Assembled(NamedTuple):
@@ -36,7 +33,7 @@ class Assembled(NamedTuple):
 
     name: str
     sites: SiteTable
-    panels: dict[Key, Panel]
+    panels: Mapping[Key, Panel]
     step_tables: dict[int, StepTable]
     facts: dict[str, Any]
     quality: tuple[str, ...]
@@ -78,14 +75,7 @@ class _Names:
 
 
 def assemble(path: Path, rank: int | None) -> Assembled:
-    """Reads a run; see ``recording.load_recording``. Starts again when files were evicted while it read them."""
-    for _ in range(ATTEMPTS_TO_READ):
-        with contextlib.suppress(Changed):
-            return _assemble(path, rank)
-    raise RunError(f"{path} changes faster than it can be read; try again, or raise max_bytes.")
-
-
-def _assemble(path: Path, rank: int | None) -> Assembled:
+    """Reads a run; see ``recording.load_recording``."""
     content = manifest.read_run(path)
     present = [number for number, _ in ranks(path)]
     if rank is not None and rank not in present:
@@ -94,7 +84,7 @@ def _assemble(path: Path, rank: int | None) -> Assembled:
     names = _adopted(attempts)
     buckets, whole_from = stand_ins(attempts, names.ids, names.sites)
     by_rank = _gathered(attempts, names.sites)
-    panels, disagreement = merge_ranks({number: found.panels for number, found in by_rank.items()}, names.sites)
+    panels, disagreement = _merged(by_rank, names.sites)
     first = by_rank[min(by_rank)] if by_rank else Gathered()
     notes = [note for attempt in attempts for note in attempt.notes]
     notes += [note for found in by_rank.values() for note in found.notes]
@@ -139,16 +129,23 @@ def _adopted(attempts: list[StoredAttempt]) -> _Names:
     return names
 
 
+def _merged(by_rank: dict[int, Gathered], sites: SiteTable) -> tuple[Mapping[Key, Panel], list[str]]:
+    if len(by_rank) == 1:
+        return next(iter(by_rank.values())).panels, []
+    return merge_ranks({number: found.panels for number, found in by_rank.items()}, sites)
+
+
 def _gathered(attempts: list[StoredAttempt], sites: SiteTable) -> dict[int, Gathered]:
     by_rank: dict[int, Gathered] = {}
-    for rank in sorted({attempt.rank for attempt in attempts}):
+    numbers = sorted({attempt.rank for attempt in attempts})
+    for rank in numbers:
         rows: list[Chunk] = []
         steps: list[StepRows] = []
         for attempt in attempts:
             if attempt.rank == rank:
                 rows, steps = [*rows, *attempt.pins, *attempt.rows], steps + attempt.steps
                 attempt.rows, attempt.steps, attempt.pins = [], [], []
-        by_rank[rank] = gather(rows, steps, sites)
+        by_rank[rank] = gather(rows, steps, sites, stored=len(numbers) == 1)
         repeated = by_rank[rank].repeated
         if repeated:
             by_rank[rank].notes.append(
@@ -191,11 +188,10 @@ def _keep_before(attempt: StoredAttempt, limit: npt.NDArray[np.int64]) -> tuple[
     """Cuts an attempt at a step of each optimizer; returns the number of rows cut and the first step of them."""
     cut, first = 0, None
     for chunk in (*attempt.rows, *attempt.pins):
-        kept = chunk.step < limit[chunk.optimizer]
-        if not kept.all():
-            begin = int(chunk.step[~kept].min())
+        gone, begin = chunk.keep_before(limit)
+        if begin is not None:
             first = begin if first is None else min(first, begin)
-            cut += chunk.keep(kept)
+            cut += gone
     for i, steps in enumerate(attempt.steps):
         kept = steps["step"] < limit[steps["optimizer"]]
         if not kept.all():

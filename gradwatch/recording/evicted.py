@@ -43,7 +43,7 @@ def stand_ins(
         for attempt in mine:
             full = _full_from(attempt)
             for chunk in attempt.pins:
-                chunk.keep(chunk.step < full[chunk.optimizer])
+                chunk.keep_before(full)
             if rank == lowest and attempt.evicted:
                 chosen += spans(attempt, full, *ids(attempt))
             attempt.buckets = []
@@ -64,8 +64,8 @@ def _full_from(attempt: StoredAttempt) -> Integer:
 def _first_rows(attempts: list[StoredAttempt]) -> dict[int, int]:
     firsts = np.full(256, _NEVER)
     for attempt in attempts:
-        for chunk in attempt.rows:
-            np.minimum.at(firsts, chunk.optimizer, chunk.step)
+        for grid in (grid for chunk in attempt.rows for grid in chunk.grids):
+            firsts[grid.optimizer] = min(firsts[grid.optimizer], grid.steps.min())
     return {int(i): int(firsts[i]) for i in np.flatnonzero(firsts != _NEVER)}
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES, Block
-from gradwatch.statistics import BINS, NULL, Float, Histogram, Integer, Statistics, UnitCounts, root_mean_square
+from gradwatch.statistics import (
+    BINS,
+    NULL,
+    Float,
+    Histogram,
+    Integer,
+    Statistics,
+    UnitCounts,
+    over_elements,
+    root_mean_square,
+)
 
 Steps = npt.NDArray[np.int64]
 
@@ -22,38 +33,85 @@ class Panel:
     """The series of one signal under one optimizer, dense: t captured steps by m sites.
 
     A site without a row at a step has ``n`` = ``NULL`` there and null in every other column; a gradient that was None
-    has the stage ``absent`` and n = 0.
+    has the stage ``absent`` and n = 0. Of a run in files a column is read when it is asked for, and may be read again
+    when much else was asked for since: who needs one often keeps it.
 
     Attributes:
         signal: one of ``record.SIGNALS``.
         optimizer: index into ``SiteTable.optimizers``.
         steps: captured steps, ascending, shape [t].
         sites: site ids, ascending, shape [m].
-        stage: positions in ``record.STAGES``, uint8, shape [t, m].
-        n, nan, inf, zeros, subnormal: integers of 32 or 64 bits, shape [t, m]; ``NULL`` where not taken. A column of
-            one value may be a view of it, which cannot be written to.
-        l2, sum, absmax: float64, shape [t, m]; NaN is null.
-        histogram_steps: rows of ``steps`` that have histograms, as indices, shape [h].
-        histogram: uint32, shape [h, m, 64].
-        units: shape [4, t, m] in the order of ``UnitCounts``, or None.
+        columns: the columns below, by name.
     """
 
     signal: str
     optimizer: int
     steps: Steps
     sites: npt.NDArray[np.uint32]
-    stage: npt.NDArray[np.uint8]
-    n: Integer
-    l2: Float
-    sum: Float
-    absmax: Float
-    nan: Integer
-    inf: Integer
-    zeros: Integer
-    subnormal: Integer
-    histogram_steps: Steps
-    histogram: Histogram
-    units: npt.NDArray[np.int64] | None = None
+    columns: Mapping[str, Any]
+
+    @property
+    def stage(self) -> npt.NDArray[np.uint8]:
+        """Positions in ``record.STAGES``, shape [t, m]."""
+        return self.columns["stage"]  # type: ignore[no-any-return]
+
+    @property
+    def n(self) -> Integer:
+        """Elements, integers of 32 or 64 bits, shape [t, m]; ``NULL`` without a row.
+
+        This and other columns that do not change may be a view of one row or value, which cannot be written to.
+        """
+        return self.columns["n"]  # type: ignore[no-any-return]
+
+    @property
+    def l2(self) -> Float:
+        """Norms, float64, shape [t, m]; NaN is null."""
+        return self.columns["l2"]  # type: ignore[no-any-return]
+
+    @property
+    def sum(self) -> Float:
+        """Sums, float64, shape [t, m]; NaN is null."""
+        return self.columns["sum"]  # type: ignore[no-any-return]
+
+    @property
+    def absmax(self) -> Float:
+        """Largest absolute values, float64, shape [t, m]; NaN is null."""
+        return self.columns["absmax"]  # type: ignore[no-any-return]
+
+    @property
+    def nan(self) -> Integer:
+        """Elements that are NaN, shape [t, m]; ``NULL`` without a row."""
+        return self.columns["nan"]  # type: ignore[no-any-return]
+
+    @property
+    def inf(self) -> Integer:
+        """Elements that are infinite, shape [t, m]; ``NULL`` without a row."""
+        return self.columns["inf"]  # type: ignore[no-any-return]
+
+    @property
+    def zeros(self) -> Integer:
+        """Elements that are exactly 0, shape [t, m]; ``NULL`` where not taken."""
+        return self.columns["zeros"]  # type: ignore[no-any-return]
+
+    @property
+    def subnormal(self) -> Integer:
+        """Elements that are subnormal, shape [t, m]; ``NULL`` where not taken."""
+        return self.columns["subnormal"]  # type: ignore[no-any-return]
+
+    @property
+    def histogram_steps(self) -> Steps:
+        """Rows of ``steps`` that have histograms, as indices, shape [h]."""
+        return self.columns["histogram_steps"]  # type: ignore[no-any-return]
+
+    @property
+    def histogram(self) -> Histogram:
+        """Histograms of these rows, uint32, shape [h, m, 64]."""
+        return self.columns["histogram"]  # type: ignore[no-any-return]
+
+    @property
+    def units(self) -> npt.NDArray[np.int64] | None:
+        """Counts per unit, shape [4, t, m] in the order of ``UnitCounts``, or None."""
+        return self.columns["units"]  # type: ignore[no-any-return]
 
     def statistics(self) -> Statistics:
         """Returns the columns as statistics of t * m flattened sites, without histogram; ``n`` is 0 where unknown."""
@@ -64,42 +122,178 @@ class Panel:
 
     def rms(self) -> Float:
         """Returns l2 / sqrt(finite elements), shape [t, m]."""
-        rms = np.empty(self.n.shape)
+        n, nan, inf, l2 = self.n, self.nan, self.inf, self.l2
+        rms = np.empty(n.shape)
         for start in range(0, len(rms), _ROWS_AT_ONCE):
             at = slice(start, start + _ROWS_AT_ONCE)
-            finite = np.maximum(self.n[at], 0) - np.maximum(self.nan[at], 0) - np.maximum(self.inf[at], 0)
-            rms[at] = root_mean_square(self.l2[at], finite)
+            finite = np.maximum(n[at], 0) - np.maximum(nan[at], 0) - np.maximum(inf[at], 0)
+            rms[at] = root_mean_square(l2[at], finite)
         return rms
 
     def mean(self) -> Float:
         """Returns sum / finite elements, shape [t, m]."""
-        return self.statistics().mean().reshape(self.n.shape)
+        finite = np.maximum(self.n, 0) - np.maximum(self.nan, 0) - np.maximum(self.inf, 0)
+        return over_elements(self.sum, finite)
+
+    def histograms(self) -> Iterator[tuple[Steps, Histogram]]:
+        """Yields rows of ``steps`` that have histograms and these, some at a time where they are in files."""
+        parts = getattr(self.columns, "histograms", None)
+        if parts is None:
+            yield self.histogram_steps, self.histogram
+        else:
+            yield from parts()
+
+    def replay(self) -> Replay:
+        """Returns what rebuilds the blocks of its steps; of a panel in memory."""
+        return Replay(self)
+
+
+class LateHistograms(dict[str, Any]):
+    """Columns in memory, of which the histograms are read when they are asked for."""
+
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        read: Callable[[], tuple[Steps, Histogram]],
+        without: Callable[[], npt.NDArray[np.bool_]],
+    ) -> None:
+        """Takes the other columns.
+
+        Args:
+            columns: the other columns.
+            read: returns which rows have histograms, and these.
+            without: tells which rows have none for certain, at little cost, shape [t].
+        """
+        super().__init__(columns)
+        self._read = read
+        self._without = without
+
+    @cached_property
+    def without(self) -> npt.NDArray[np.bool_]:
+        """Which rows have none for certain, shape [t]."""
+        return self._without()
+
+    def __missing__(self, name: str) -> Any:
+        if name not in ("histogram_steps", "histogram"):
+            raise KeyError(name)
+        self["histogram_steps"], self["histogram"] = self._read()
+        return self[name]
+
+
+class Replay:
+    """The blocks of the steps of a panel, one after another."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self._present = panel.n != NULL
+        stage = self._stage = panel.stage
+        # A row of one stage, in which every site is, needs no selection: its blocks are views of the columns.
+        one_stage = stage.min(axis=1) == stage.max(axis=1) if len(panel.sites) else False
+        self._plain = self._present.all(axis=1) & one_stage
+        self._full = (panel.zeros != NULL).any(axis=1)
+        self._columns = {name: panel.columns[name] for name in _REPLAYED}
 
     def blocks(self, row: int) -> Iterator[Block]:
         """Rebuilds the blocks of one captured step, one per stage."""
-        present = self.n[row] != NULL
-        slot = np.searchsorted(self.histogram_steps, row)
-        has_histogram = slot < len(self.histogram_steps) and self.histogram_steps[slot] == row
-        for stage in np.unique(self.stage[row][present]):
-            at = np.flatnonzero(present & (self.stage[row] == stage))
-            full = bool((self.zeros[row, at] != NULL).any())
-            yield Block(
-                self.signal,
-                self.sites[at],
-                Statistics(
-                    self.n[row, at].astype(np.int64),
-                    self.l2[row, at],
-                    self.sum[row, at],
-                    self.absmax[row, at],
-                    self.nan[row, at].astype(np.int64),
-                    self.inf[row, at].astype(np.int64),
-                    self.zeros[row, at].astype(np.int64) if full else None,
-                    self.subnormal[row, at].astype(np.int64) if full else None,
-                    self.histogram[slot, at] if has_histogram and STAGES[stage] != ABSENT else None,
-                ),
-                STAGES[stage],
-                None if self.units is None else UnitCounts(*self.units[:, row, at]),
-            )
+        if self._plain[row]:
+            yield self._block(row, slice(None), int(self._stage[row, 0]), full=bool(self._full[row]))
+            return
+        stages, present = self._stage[row], self._present[row]
+        for stage in np.unique(stages[present]).tolist():
+            at = np.flatnonzero(present & (stages == stage))
+            full = bool(self._full[row]) and bool((self._columns["zeros"][row, at] != NULL).any())
+            yield self._block(row, at, stage, full=full)
+
+    def _block(self, row: int, at: Integer | slice, stage: int, *, full: bool) -> Block:
+        held, sites = self._columns, self._panel.sites
+        statistics = _Replayed(
+            _wide(held["n"][row, at]),
+            held["l2"][row, at],
+            held["sum"][row, at],
+            held["absmax"][row, at],
+            _wide(held["nan"][row, at]),
+            _wide(held["inf"][row, at]),
+            _wide(held["zeros"][row, at]) if full else None,
+            _wide(held["subnormal"][row, at]) if full else None,
+            None if STAGES[stage] == ABSENT else _Place(self._panel, row, at),
+        )
+        return Block(
+            self._panel.signal,
+            sites if isinstance(at, slice) else sites[at],
+            statistics,
+            STAGES[stage],
+            None if held["units"] is None else UnitCounts(*held["units"][:, row, at]),
+        )
+
+
+_REPLAYED: Final = ("n", "l2", "sum", "absmax", "nan", "inf", "zeros", "subnormal", "units")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where histograms are, for which few rules ask."""
+
+    panel: Panel
+    row: int
+    at: Integer | slice
+
+    def read(self) -> Histogram | None:
+        columns = self.panel.columns
+        if isinstance(columns, LateHistograms) and columns.without[self.row]:
+            return None
+        having = self.panel.histogram_steps
+        slot = int(np.searchsorted(having, self.row))
+        if slot == len(having) or having[slot] != self.row:
+            return None
+        return self.panel.histogram[slot, self.at]
+
+
+class _Replayed(Statistics):
+    """Statistics whose histograms may be read when they are asked for."""
+
+    __slots__ = ("_place",)
+    _place: _Place | Histogram | None
+
+    def __init__(
+        self,
+        n: Integer,
+        l2: Float,
+        sum: Float,
+        absmax: Float,
+        nan: Integer,
+        inf: Integer,
+        zeros: Integer | None = None,
+        subnormal: Integer | None = None,
+        histogram: _Place | Histogram | None = None,
+    ) -> None:
+        columns = (n, l2, sum, absmax, nan, inf, zeros, subnormal)
+        for name, column in zip(_STATISTICS, columns, strict=True):
+            object.__setattr__(self, name, column)
+        object.__setattr__(self, "_place", histogram)
+
+    @property
+    def histogram(self) -> Histogram | None:
+        """As in ``Statistics``."""
+        return self._place.read() if isinstance(self._place, _Place) else self._place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Statistics, tuple(getattr(self, field.name) for field in fields(Statistics))
+
+
+_STATISTICS: Final = ("n", "l2", "sum", "absmax", "nan", "inf", "zeros", "subnormal")
+
+
+def _wide(counts: Integer) -> Integer:
+    return counts.astype(np.int64, copy=False)
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """Panels of which some steps after others can be had in memory: those of a run in files."""
+
+    def parts(self, optimizer: int, begin: int) -> Iterator[Mapping[tuple[str, int], Panel]]:
+        """Yields the panels of an optimizer from a step on, in order, no step in two of them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,32 +325,24 @@ def empty_panel(
     sites: npt.NDArray[np.uint32],
     *,
     histograms: Steps,
-    integer: type[np.signedinteger[Any]] = np.int64,
+    units: bool = False,
 ) -> Panel:
-    """Returns a panel of nulls; ``histograms`` names the steps with histograms, ``integer`` the type of counts."""
+    """Returns a panel of nulls; ``histograms`` names the steps with histograms, ``units`` asks for counts per unit."""
     shape = (len(steps), len(sites))
     at = np.searchsorted(steps, histograms).astype(np.int64)
 
     def counts() -> Integer:
-        return np.full(shape, NULL, dtype=integer)
+        return np.full(shape, NULL, dtype=np.int64)
 
     def values() -> Float:
         return np.full(shape, np.nan)
 
-    return Panel(
-        signal,
-        optimizer,
-        steps,
-        sites,
-        stage=np.zeros(shape, dtype=np.uint8),
-        n=counts(),
-        l2=values(),
-        sum=values(),
-        absmax=values(),
-        nan=counts(),
-        inf=counts(),
-        zeros=counts(),
-        subnormal=counts(),
-        histogram_steps=at,
-        histogram=np.zeros((len(at), len(sites), BINS), dtype=np.uint32),
-    )
+    columns: dict[str, Any] = {name: counts() for name in ("n", "nan", "inf", "zeros", "subnormal")}
+    columns |= {name: values() for name in ("l2", "sum", "absmax")}
+    columns |= {
+        "stage": np.zeros(shape, dtype=np.uint8),
+        "histogram_steps": at,
+        "histogram": np.zeros((len(at), len(sites), BINS), dtype=np.uint32),
+        "units": np.full((4, *shape), NULL, dtype=np.int64) if units else None,
+    }
+    return Panel(signal, optimizer, steps, sites, columns)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES, SiteTable
-from gradwatch.recording.gather import Index, Key
 from gradwatch.recording.panels import Panel, empty_panel
+from gradwatch.recording.series import Key
 from gradwatch.statistics import NULL, Statistics, merge
 
 DISAGREEMENT: Final = 1e-4
@@ -66,7 +66,7 @@ def _merge_pair(base: Panel, other: Panel, rank: int, found: _Disagreement) -> P
     sites = np.union1d(base.sites, other.sites[useful.any(axis=0)]).astype(np.uint32)
     merged = _widened(base, other, steps, sites)
     row, column = np.nonzero(useful)
-    t, s = Index(steps)(other.steps[row]), Index(sites)(other.sites[column])
+    t, s = np.searchsorted(steps, other.steps)[row], np.searchsorted(sites, other.sites)[column]
     there = (merged.n[t, s] != NULL) & (merged.stage[t, s] != _ABSENT)
     _fill(merged, other, (t[~there], s[~there]), (row[~there], column[~there]))
     both = there & _REDUCED[merged.stage[t, s]] & _REDUCED[other.stage[row, column]]
@@ -83,17 +83,16 @@ def _widened(base: Panel, other: Panel, steps: npt.NDArray[np.int64], sites: npt
     """Returns a copy of a panel over more steps and sites, with room for the histograms of both."""
     with_histogram = np.union1d(base.steps[base.histogram_steps], other.steps[other.histogram_steps])
     histograms = with_histogram[np.isin(with_histogram, steps)]
-    wide = empty_panel(base.signal, base.optimizer, steps, sites, histograms=histograms)
-    t, s = Index(steps)(base.steps), Index(sites)(base.sites)
+    units = base.units is not None
+    wide = empty_panel(base.signal, base.optimizer, steps, sites, histograms=histograms, units=units)
+    t, s = np.searchsorted(steps, base.steps), np.searchsorted(sites, base.sites)
     for name in _COLUMNS:
         getattr(wide, name)[np.ix_(t, s)] = getattr(base, name)
     at = np.searchsorted(histograms, base.steps[base.histogram_steps])
     wide.histogram[np.ix_(at, s)] = base.histogram
-    if base.units is None:
-        return wide
-    units = np.full((4, *wide.n.shape), NULL, dtype=np.int64)
-    units[np.ix_(np.arange(4), t, s)] = base.units
-    return replace(wide, units=units)
+    if wide.units is not None and base.units is not None:
+        wide.units[np.ix_(np.arange(4), t, s)] = base.units
+    return wide
 
 
 def _fill(merged: Panel, other: Panel, to: Cells, source: Cells) -> None:

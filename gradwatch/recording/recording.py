@@ -12,8 +12,10 @@ import numpy as np
 
 from gradwatch.record import Block, SiteTable, StepRecord
 from gradwatch.recording.buckets import BucketPanel
-from gradwatch.recording.panels import Panel, Steps, StepTable
+from gradwatch.recording.panels import InParts, Panel, Replay, Steps, StepTable
 from gradwatch.statistics import Float
+
+Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +64,50 @@ class Recording:
         table = self.step_tables.get(optimizer)
         if table is None:
             return
-        panels = [panel for (_, key), panel in self.panels.items() if key == optimizer]
         begin = self.whole_from.get(optimizer, 0)
-        rows = [int(np.searchsorted(panel.steps, begin)) for panel in panels]
+        replay = _Replay(self._parts(optimizer, begin))
         bad: dict[int, dict[str, float]] = {}
         for step, name, value in table.nonfinite_logged:
             bad.setdefault(step, {})[name] = value
-        for t, step in enumerate(table.steps.tolist()):
-            if step < begin:
-                continue
-            blocks: list[Block] = []
-            for i, panel in enumerate(panels):
-                if rows[i] < len(panel.steps) and panel.steps[rows[i]] == step:
-                    blocks.extend(panel.blocks(rows[i]))
-                    rows[i] += 1
+        for t in range(int(np.searchsorted(table.steps, begin)), len(table.steps)):
+            step = int(table.steps[t])
             yield StepRecord(
                 step,
                 optimizer,
                 float(table.time[t]),
                 bool(table.skipped[t]),
-                tuple(blocks),
+                replay.blocks(step),
                 _at(table.facts, t),
                 {**_at(table.logged, t), **bad.get(step, {})},
             )
+
+    def _parts(self, optimizer: int, begin: int) -> Iterator[Mapping[Key, Panel]]:
+        """Yields the panels of an optimizer in memory, some steps at a time, in order."""
+        if isinstance(self.panels, InParts):
+            return self.panels.parts(optimizer, begin)
+        return iter([{key: panel for key, panel in self.panels.items() if key[1] == optimizer}])
+
+
+class _Replay:
+    """The blocks of all signals at ascending steps."""
+
+    def __init__(self, parts: Iterator[Mapping[Key, Panel]]) -> None:
+        self._parts = parts
+        self._panels: list[tuple[dict[int, int], Replay]] = []
+        self._last = -1
+
+    def blocks(self, step: int) -> tuple[Block, ...]:
+        """Returns what was captured at a step."""
+        while step > self._last and (part := next(self._parts, None)) is not None:
+            panels = [panel for panel in part.values() if len(panel.steps)]
+            self._panels = [({s: row for row, s in enumerate(p.steps.tolist())}, p.replay()) for p in panels]
+            self._last = max((int(panel.steps[-1]) for panel in panels), default=-1)
+        found: list[Block] = []
+        for rows, replay in self._panels:
+            row = rows.get(step)
+            if row is not None:
+                found.extend(replay.blocks(row))
+        return tuple(found)
 
 
 def _at(columns: Mapping[str, Float], row: int) -> dict[str, float]:

@@ -108,6 +108,8 @@ class DeadUnits:
 
     def _grow(self, layout: Layout) -> None:
         size = len(layout.layers)
+        if len(self._run) >= size:
+            return
         for name, fill in (
             ("_run", 0),
             ("_batches", 0),

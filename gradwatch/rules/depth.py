@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, median
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def trend(values: Float) -> Trend:
     first, second = np.triu_indices(len(at), k=1)
     rise = values[at[second]] - values[at[first]]
     slopes = rise / (at[second] - at[first])
-    return Trend(float(np.median(slopes)), float(np.mean(np.sign(rise))))
+    return Trend(median(slopes), float(np.mean(np.sign(rise))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Disconnected:
             cause=_cause(called(names[0]), absent=absent, never_ran=never_ran, sibling=sibling),
             advice=_advice(called(names[0]), absent=absent, never_ran=never_ran),
             check=f"After the fix {called(names[0])} has a gradient above 0 from the first step on.",
-            figure=Figure("gradient", "rms", "depth"),
+            figure=Figure("gradient", "rms", "step" if self._gaps.ever[inside].all() else "depth"),
         )
 
     def _evidence(

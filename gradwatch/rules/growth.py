@@ -12,7 +12,7 @@ import numpy as np
 from gradwatch.rules.depth import largest_jump
 from gradwatch.rules.profile import ways
 from gradwatch.rules.view import StepView, decades, median
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, medians
 
 CHAIN: Final = 3
 JUMP: Final = np.log10(5.0)
@@ -129,7 +129,7 @@ class Gains:
         if place is None:
             self._before.append(gain)
             return None
-        usual = float(np.nanmean(np.median(np.stack(self._before), axis=0)[:, place]))
+        usual = float(np.nanmean(medians(np.stack(self._before))[:, place]))
         layer = int(view.layout.chain[place])
         return (
             Culprit(layer, 10 ** float(np.nanmean(gain[:, place])), 10**usual, self._since, self._how)
@@ -141,7 +141,7 @@ class Gains:
         if len(self._before) < CHAIN or any(row.shape != gain.shape for row in self._before):
             self._before = deque((row for row in self._before if row.shape == gain.shape), maxlen=8)
             return None
-        before = np.median(np.stack(self._before), axis=0)
+        before = medians(np.stack(self._before))
         both = np.fmin(*(gain - before))
         both[(before <= ALIVE).any(axis=0) | (gain <= GROWN).any(axis=0)] = np.nan
         return int(np.nanargmax(both)) if np.isfinite(both).any() and np.nanmax(both) > SINCE else None
@@ -172,7 +172,7 @@ def lagging(view: StepView, before: Sequence[Float]) -> Culprit | None:
     layout = view.layout
     if view.gradient is None or len(layout.primary) < CHAIN or any(len(row) != len(layout.primary) for row in before):
         return None
-    growth = decades(view.gradient.rms[layout.primary]) - np.median(decades(np.stack(before)), axis=0)
+    growth = decades(view.gradient.rms[layout.primary]) - medians(decades(np.stack(before)))
     usual = median(growth)
     place = _alone(usual - growth)
     if place is None:

@@ -11,7 +11,7 @@ import numpy as np
 from gradwatch.record import SiteTable, StepRecord
 from gradwatch.rules.layout import Layout, lay_out
 from gradwatch.rules.view import StepView, loss_of
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, median
 
 START: Final = 10
 RECENT: Final = 32
@@ -69,11 +69,11 @@ class Series:
 
     def start(self) -> float:
         """Returns the median of the first values, NaN without any."""
-        return float(np.median(self.first)) if self.first else float("nan")
+        return median(self.first)
 
     def now(self, last: int = START) -> float:
         """Returns the median of the last values, NaN without any."""
-        return float(np.median(list(self.recent)[-last:])) if self.recent else float("nan")
+        return median(list(self.recent)[-last:])
 
 
 class History:
@@ -197,7 +197,7 @@ class History:
             return False
         if change > -LEARNS:
             return True
-        fallen = (float(np.median(loss.settled)) - loss.now()) / abs(loss.start())
+        fallen = (median(loss.settled) - loss.now()) / abs(loss.start())
         return loss.count >= 2 * SETTLED and change > -EXCESS and fallen < LEARNS
 
     def _follow(self, step: int, norm: float | None, loss: float | None) -> None:

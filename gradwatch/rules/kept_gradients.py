@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -54,10 +54,12 @@ class KeptGradients:
 
     def by_updates(self) -> bool:
         """Tells whether the updates sum up all gradients since the start."""
-        rows = _rows(list(self._updates))
-        kept, _ = _fit(rows.kept)
-        plain, momentum = _fit(rows.plain)
-        return kept < FIT and (plain > 2 * FIT or momentum > ENDLESS)
+        samples = list(self._updates)
+        kept, _ = _fit(_rows(samples, kept=True))
+        if not kept < FIT:
+            return False
+        plain, momentum = _fit(_rows(samples, kept=False))
+        return plain > 2 * FIT or momentum > ENDLESS
 
     def _compare(self, view: StepView, before: Float) -> None:
         rows, at = view.activation_gradient, self._biases_of(view.layout)
@@ -80,24 +82,20 @@ class KeptGradients:
         return self._biases
 
 
-class _Rows(NamedTuple):
-    kept: Float
-    plain: Float
-
-
-def _rows(samples: list[tuple[int, Float, Float]]) -> _Rows:
-    """Returns the equations of both laws, the left side last, over the gradient's size so that each step counts."""
-    kept, plain = [np.zeros((0, 3))], [np.zeros((0, 3))]
+def _rows(samples: list[tuple[int, Float, Float]], *, kept: bool) -> Float:
+    """Returns the equations of a law, the left side last, over the gradient's size so that each step counts."""
+    found = [np.zeros((0, 3))]
     for (first, _, one), (second, _, two), (third, gradient, three) in zip(
         samples, samples[1:], samples[2:], strict=False
     ):
         if third == first + 2 == second + 1 and len(one) == len(three):
-            seen = np.isfinite(gradient) & np.isfinite(three - two) & np.isfinite(one)
+            change = three - two
+            seen = np.isfinite(gradient) & np.isfinite(change) & np.isfinite(one)
             size = float(np.linalg.norm(gradient[seen]))
             if size > 0:
-                kept.append(np.stack([two - one, gradient, three - two], axis=1)[seen] / size)
-                plain.append(np.stack([two, gradient, three], axis=1)[seen] / size)
-    return _Rows(np.concatenate(kept), np.concatenate(plain))
+                columns = (two - one, gradient, change) if kept else (two, gradient, three)
+                found.append(np.stack(columns, axis=1)[seen] / size)
+    return np.concatenate(found)
 
 
 def _fit(table: Float) -> tuple[float, float]:

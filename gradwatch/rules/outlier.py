@@ -33,8 +33,8 @@ def excess(value: float, before: Sequence[float]) -> tuple[float, float, float]:
     if not known or not max(known) < value < math.inf:
         return 0.0, 0.0, 0.0
     size = np.log10(known)
-    centre = float(np.median(size))
-    spread = NORMAL * float(np.median(np.abs(size - centre))) + FLOOR
+    centre = median(size)
+    spread = NORMAL * median(np.abs(size - centre)) + FLOOR
     above = math.log10(value) - centre
     return 10**above, above / spread, value / max(known)
 

@@ -10,7 +10,7 @@ from gradwatch.rules.cut import Cut, find
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index
 from gradwatch.rules.view import Rows, StepView, decades
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, median
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Profile:
         """Returns the median size in the quarter of layers next to the output; above a cut, the largest."""
         if self.cut is not None:
             return float(np.nanmax(self.size[self.cut.place :]))
-        return float(np.median(self._seen()[-self._quarter() :]))
+        return median(self._seen()[-self._quarter() :])
 
     def seen(self) -> int:
         """Counts the layers whose gradient is known."""

@@ -13,7 +13,7 @@ from gradwatch.rules.history import History, Series
 from gradwatch.rules.outlier import AFTER, NORMAL, Event, excess
 from gradwatch.rules.rule import called, count, listing, number, too_few
 from gradwatch.rules.view import StepView, decades, median
-from gradwatch.statistics import Float
+from gradwatch.statistics import Float, medians
 
 ENOUGH: Final = 16
 HABIT: Final = 20
@@ -123,7 +123,7 @@ class Spike:
         if view.loss is not None and len(losses) >= ENOUGH:
             event.usual_loss = median(np.array(losses[-AFTER:]))
             event.loss_fall = max(median(np.array(losses[:-AFTER])) - event.usual_loss, 0.0)
-            event.loss_spread = NORMAL * median(np.abs(np.array(losses) - np.median(losses)))
+            event.loss_spread = NORMAL * median(np.abs(np.array(losses) - median(np.array(losses))))
             event.loss = view.loss / event.usual_loss if event.usual_loss > 0 else None
         if self._updates:
             event.usual_update = median(np.array(self._updates))
@@ -249,7 +249,7 @@ def _grown(view: StepView, before: list[Float]) -> tuple[tuple[int, float], ...]
     primary = view.layout.primary
     if view.gradient is None or any(len(row) != len(primary) for row in before):
         return ()
-    growth = decades(view.gradient.rms[primary]) - np.median(decades(np.stack(before)), axis=0)
+    growth = decades(view.gradient.rms[primary]) - medians(decades(np.stack(before)))
     order = np.argsort(np.where(np.isfinite(growth), -growth, np.inf))[:3]
     return tuple((int(view.layout.chain[i]), 10 ** float(growth[i])) for i in order)
 

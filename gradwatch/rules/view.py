@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch import statistics
 from gradwatch.record import ABSENT, Block, StepRecord
 from gradwatch.rules.layout import NOWHERE, Index, Layout, Mask
 from gradwatch.statistics import BINS, NULL, Float, Integer
@@ -31,9 +32,9 @@ class Rows:
     def __init__(self, blocks: Iterable[Block], slots: Index, size: int) -> None:
         self._blocks = tuple(blocks)
         self._slots = slots
-        self.l2: Float = np.full(size, np.nan)
-        self.sum: Float = np.full(size, np.nan)
-        self.absmax: Float = np.full(size, np.nan)
+        values: Float = np.empty((3, size))
+        values.fill(np.nan)
+        self.l2, self.sum, self.absmax = values
         self.n: Integer = np.full(size, -1)
         self.bad: Integer = np.zeros(size, dtype=np.int64)
         self.absent: Mask = np.zeros(size, dtype=np.bool_)
@@ -43,12 +44,15 @@ class Rows:
         self.any_bad = bool(np.count_nonzero(self.bad))
 
     def _scatter(self, block: Block, at: Index) -> None:
-        values = block.statistics
-        if len(at) and at.min() == NOWHERE:
-            keep = at != NOWHERE
-            at, values = at[keep], values.take(keep)
-        self.l2[at], self.sum[at], self.absmax[at] = values.l2, values.sum, values.absmax
-        self.n[at], self.bad[at] = values.n, values.nan + values.inf
+        values, here = block.statistics, np.flatnonzero(at != NOWHERE)
+        if len(here) < len(at):
+            at = at[here]
+            for name in ("l2", "sum", "absmax", "n"):
+                getattr(self, name)[at] = getattr(values, name)[here]
+            self.bad[at] = values.nan[here] + values.inf[here]
+        else:
+            self.l2[at], self.sum[at], self.absmax[at] = values.l2, values.sum, values.absmax
+            self.n[at], self.bad[at] = values.n, values.nan + values.inf
         if block.stage == ABSENT:
             self.absent[at] = True
 
@@ -228,5 +232,4 @@ def decades(size: Float) -> Float:
 
 def median(values: Float) -> float:
     """Returns the median of the finite values; null of none."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    return statistics.median(values[np.isfinite(values)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from gradwatch.store.buckets import (
 from gradwatch.store.columns import Column
 from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
 from gradwatch.store.schema import VERSION_KEY
+from gradwatch.store.sealed import parquet
 
 SITES_KEY: Final = b"gradwatch.sites"
 STEPS_KEY: Final = b"gradwatch.steps"
@@ -103,6 +105,19 @@ def _histograms(rows: BucketRows) -> pa.Array:
     codes[at] = np.minimum(np.rint(_LOGARITHM * np.log2(1.0 + mean)), 255)
     valid[at] = True
     return arrays.binary(codes, BINS, valid)
+
+
+def load(source: pa.NativeFile, columns: Sequence[str] | None = None) -> BucketRows:
+    """Reads a file of roll-ups, or its keys and some of its columns; the others are null then.
+
+    Raises:
+        ValueError: when types or values are not those of the schema, and others of ``sealed.BAD``.
+    """
+    opened = parquet(source, "")
+    if max((opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)), default=0) > 4 * GROUP_ROWS:
+        raise ValueError("it states too many rows")
+    wanted = None if columns is None else list(dict.fromkeys([*BUCKET_KEYS, *columns]))
+    return buckets_from(opened.read(columns=wanted))
 
 
 def buckets_from(table: pa.Table) -> BucketRows:

@@ -91,8 +91,8 @@ def remove(path: Path) -> None:
         os.unlink(path)
 
 
-def read_plain(path: Path, limit: int) -> bytes:
-    """Reads a plain file of at most ``limit`` bytes.
+def open_plain(path: Path, limit: int) -> int:
+    """Opens a plain file of at most ``limit`` bytes to read; returns its descriptor.
 
     Raises:
         OSError: also for symlinks, devices, pipes and files over the limit.
@@ -104,7 +104,17 @@ def read_plain(path: Path, limit: int) -> bytes:
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if found.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(limit)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """Reads a plain file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: also for symlinks, devices, pipes and files over the limit.
+    """
+    with os.fdopen(open_plain(path, limit), "rb") as file:
+        return file.read(limit)

@@ -23,10 +23,7 @@ def pinned_bytes(path: Path, pins: Sequence[int]) -> bytes:
     part = read_file(path.parent, DataFile(int(path.stem.partition("-")[2]), ROWS, sealed=True))
     kept = []
     for chunk in part.chunks:
-        near = np.zeros(len(chunk), dtype=np.bool_)
-        for pin in pins:
-            near |= np.abs(chunk.step.astype(np.int64) - pin) <= PIN_STEPS
-        if near.any():
-            chunk.keep(near)
+        chunk.keep_steps(lambda grid: (np.abs(grid.steps[:, None] - np.array(pins)) <= PIN_STEPS).any(axis=1))
+        if len(chunk):
             kept.append(chunk.rows())
     return seal.sealed_bytes(join_rows(kept), part.sites) if kept else b""

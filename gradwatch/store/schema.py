@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradwatch.record import STEP_FACTS
-from gradwatch.statistics import BINS, NULL, Float, Integer
+from gradwatch.statistics import BINS, NULL, Float, Histogram, Integer
 from gradwatch.store import arrays
 from gradwatch.store.columns import COUNTS, KEYS, ROW_COLUMNS, STEP_COLUMNS, UNITS, VALUES, Column, Rows, StepRows
 from gradwatch.store.layout import SCHEMA_VERSION, STEPS
@@ -121,14 +121,33 @@ def _rows_from(batch: pa.RecordBatch) -> Rows:
     columns: dict[str, Column] = {name: _required(batch, name) for name in KEYS}
     columns |= {name: _floats(_column(batch, name), len(batch)) for name in VALUES}
     columns |= {name: _integers(_column(batch, name), len(batch)) for name in COUNTS}
-    histogram = _column(batch, "histogram")
-    if histogram is None or histogram.null_count == len(histogram):
-        return Rows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.uint32))
-    valid = arrays.validity(histogram)
-    rows = np.arange(len(histogram)) if valid is None else np.flatnonzero(valid)
-    data = np.frombuffer(histogram.buffers()[1], dtype="<u4", offset=histogram.offset * _HISTOGRAM_BYTES)
-    counts = data[: len(histogram) * BINS].reshape(-1, BINS)[rows]
-    return Rows(columns, rows, counts.astype(np.uint32, copy=False))
+    return Rows(columns, *histograms_from(_column(batch, "histogram")))
+
+
+def histograms_from(held: pa.Array | None) -> tuple[Integer, Histogram]:
+    """Returns the positions of the rows that have a histogram, shape [h], and these, shape [h, 64]."""
+    if held is None or held.null_count == len(held):
+        return np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.uint32)
+    valid = arrays.validity(held)
+    data = np.frombuffer(held.buffers()[1], dtype="<u4", offset=held.offset * _HISTOGRAM_BYTES)
+    counts = data[: len(held) * BINS].reshape(-1, BINS)
+    rows = np.arange(len(held)) if valid is None else np.flatnonzero(valid)
+    return rows, (counts if valid is None else counts[rows]).astype(np.uint32, copy=False)
+
+
+def column_from(held: pa.Array, name: str) -> Column | None:
+    """Returns one column of rows of sites; None when it is null throughout.
+
+    Raises:
+        ValueError: when its type or values are not those of the schema.
+    """
+    if held.type != ROW_SCHEMA.field(name).type:
+        raise ValueError(f"column {name} is not {ROW_SCHEMA.field(name).type}")
+    if name in KEYS:
+        return _whole(held, name)
+    if held.null_count == len(held):
+        return None
+    return _floats(held, len(held)) if name in VALUES else _integers(held, len(held))
 
 
 def _step_rows_from(batch: pa.RecordBatch) -> StepRows:
@@ -158,7 +177,10 @@ def _names(keys: pa.Array) -> tuple[Integer, tuple[str, ...]]:
 
 
 def _required(batch: pa.RecordBatch, name: str) -> Column:
-    column = batch.column(name)
+    return _whole(batch.column(name), name)
+
+
+def _whole(column: pa.Array, name: str) -> Column:
     if column.null_count:
         raise ValueError(f"column {name} holds nulls")
     return arrays.values(column)

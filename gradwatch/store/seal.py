@@ -16,6 +16,8 @@ from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
 from gradwatch.store.schema import ROW_SCHEMA, STEP_SCHEMA, VERSION_KEY, to_arrow
 
 SITES_KEY: Final = b"gradwatch.sites"
+HISTOGRAMS_KEY: Final = b"gradwatch.histograms"
+"""The steps at which some row has a histogram: histograms are most of what is to be decoded, and few are asked for."""
 _SPLIT: Final = "BYTE_STREAM_SPLIT"
 _DELTA: Final = "DELTA_BINARY_PACKED"
 _ROW_ENCODING: Final = {**dict.fromkeys(("step", "zeros", "subnormal"), _DELTA), **dict.fromkeys(VALUES, _SPLIT)}
@@ -34,6 +36,8 @@ def sealed_bytes(rows: Rows | StepRows, sites: str) -> bytes:
         SITES_KEY: sites,
         b"gradwatch.steps": f"{steps.min()} {steps.max()}" if len(steps) else "",
     }
+    if isinstance(rows, Rows):
+        metadata[HISTOGRAMS_KEY] = " ".join(map(str, np.unique(steps[rows.histogram_rows]).tolist()))
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,

@@ -92,7 +92,8 @@ class StoredAttempt:
         return max((int(step.max()) for step, _ in self._steps() if len(step)), default=None)
 
     def _steps(self) -> Iterator[tuple[Column, Column]]:
-        yield from ((chunk.step, chunk.optimizer) for chunk in self.rows)
+        grids = [grid for chunk in self.rows for grid in chunk.grids]
+        yield from ((grid.steps, np.full(len(grid.steps), grid.optimizer)) for grid in grids)
         yield from ((steps["step"], steps["optimizer"]) for steps in self.steps)
 
 
@@ -175,7 +176,7 @@ def _read_parts(directory: Path, meta: Mapping[str, Any]) -> list[Part]:
             if (file.serial, file.kind) not in parts:
                 try:
                     checksum = checksums.get(file.name) if isinstance(checksums, Mapping) else None
-                    parts[file.serial, file.kind] = read_file(directory, file, checksum)
+                    parts[file.serial, file.kind] = read_file(directory, file, checksum, trust=True)
                 except FileNotFoundError:
                     missed = True
         if not missed:
@@ -226,8 +227,7 @@ def _check_rows(attempt: StoredAttempt) -> None:
     refused = 0
     optimizers = len(attempt.sites.optimizers)
     for chunk in (*attempt.rows, *attempt.pins):
-        known = (chunk.site < len(attempt.sites)) & (chunk.optimizer < optimizers)
-        refused += chunk.keep(known & (chunk.step >= 0))
+        refused += chunk.keep_known(len(attempt.sites), optimizers)
     for i, steps in enumerate(attempt.steps):
         known = (steps["optimizer"] < optimizers) & (steps["step"] >= 0)
         if not known.all():
@@ -244,10 +244,10 @@ def _cut_unfinished(attempt: StoredAttempt) -> None:
         for optimizer in np.unique(steps["optimizer"]).tolist():
             step = int(steps["step"][steps["optimizer"] == optimizer].max())
             last[optimizer] = max(step, last.get(optimizer, step))
-    limit = np.full(256, -1, dtype=np.int64)
-    limit[list(last)] = list(last.values())
+    limit = np.full(256, 0, dtype=np.int64)
+    limit[list(last)] = [step + 1 for step in last.values()]
     for chunk in attempt.rows:
-        chunk.keep(chunk.step <= limit[chunk.optimizer])
+        chunk.keep_before(limit)
 
 
 def _notes(attempt: StoredAttempt, torn: int) -> Iterator[str]:

@@ -114,7 +114,7 @@ class _Attempt:
         self._rows += sum(file.rows for file in part.buckets)
         for chunk in part.chunks:
             self._rows += len(chunk)
-            self._steps += [int(chunk.step.min()), int(chunk.step.max())] if len(chunk) else []
+            self._steps += [chunk.first, chunk.last] if len(chunk) else []
 
     def _events(self, path: Path) -> None:
         if path.exists():

@@ -217,9 +217,15 @@ def _pair(pair: Pair, shown: Mapping[str, Mapping[int, Card]]) -> PairView:
             ),
         ],
         [(f"{what} ({len(names):,})", names) for what, names in layers if names],
-        f"{counted(len(match.pairs), 'layer')} matched of {mine} and {theirs}, {len(match.renamed):,} by another name",
+        _matched(len(match.pairs), len(match.renamed), f"{mine} and {theirs}"),
         [(label, ", ".join(map(kind_title, sorted(kinds)))) for label, kinds in unequal if kinds],
     )
+
+
+def _matched(layers: int, renamed: int, runs: str) -> str:
+    """Says how many layers two runs have in common."""
+    how = f"{renamed:,} of them by another name" if renamed else "by their names"
+    return f"{counted(layers, 'layer')} of {runs} matched, {how}"
 
 
 def _nothing(run: Compared, than: Compared) -> str:

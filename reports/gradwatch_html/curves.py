@@ -17,6 +17,9 @@ from gradwatch_html.metrics import NON_FINITE, Matrix
 from gradwatch_html.words import spelled
 
 COLUMNS: Final = 160
+DEPTHS: Final = 72
+"""Points of a curve by depth: of more layers neighbours share one, the largest shows."""
+
 SHORT_RUN: Final = 20
 """Captured steps below which a run has no start of its own."""
 
@@ -144,8 +147,10 @@ def _depth_curve(matrix: Matrix, finding: Finding, affected: npt.NDArray[np.intp
     shown = affected if len(affected) else matrix.layers
     span = (int(shown[0]), int(shown[-1]))
     title = f"{matrix.metric.title} by depth"
-    along = matrix.layers.astype(np.int64)
-    curves = (along, joins(along, along), y, bad, rest)
+    along = bucket(matrix.layers.astype(np.int64), DEPTHS)
+    y, bad = along.maximum(y), along.maximum(bad)
+    rest = None if rest is None else along.maximum(rest)
+    curves = (along.first, joins(along.first, along.last), y, bad, rest)
     return Curve(
         title,
         *curves,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gradwatch.record import SIGNALS, STAGES
+from gradwatch.record import ABSENT, SIGNALS, STAGES
 from gradwatch.recording import Panel, Recording
 from gradwatch_html.layers import LayerRow
 from gradwatch_html.words import counted, joined, whole
@@ -107,7 +107,7 @@ def _missing(recording: Recording, signal: str) -> str:
 
 def _stages(panel: Panel) -> set[str]:
     codes = np.unique(panel.stage[panel.n >= 0])
-    return {STAGES[int(code)] for code in codes} - {"unknown"}
+    return {STAGES[int(code)] for code in codes} - {"unknown", ABSENT}
 
 
 def _span(recording: Recording, optimizer: int) -> str:

@@ -107,8 +107,7 @@ def flow(run: Source, step: int | None = None, *, dark: bool = False) -> go.Figu
     if curves is None:
         raise GradwatchError("gradient flow takes gradients of two layers or more, and this run has fewer.")
     at = len(curves.steps) - 1 if step is None else int(np.abs(curves.steps - step).argmin())
-    layers = recording.sites.layers
-    names = [layers[a] if a == b else f"{layers[a]} … {layers[b]}" for a, b in curves.groups.tolist()]
+    names = list(curves.names)
     shown, accent = f"step {int(curves.steps[at]):,}", COLOURS["accent"][dark]
     yaxis = {"type": "log", "title": {"text": "gradient rms"}, "exponentformat": "power"}
     figure = _figure(dark, title={"text": shown}, xaxis=traces.depth_axis(names), yaxis=yaxis)

@@ -15,6 +15,11 @@ from gradwatch_html.metrics import NON_FINITE, site_state
 
 COLUMNS: Final = 128
 GROUPS: Final = 240
+ALONE: Final = 60
+"""Layers up to which each is a point of its own; of more, layers of different kinds in turn would only zigzag."""
+
+MODULES: Final = range(12, 121)
+"""Numbers of modules that are few enough to be points of a curve, and enough to show one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +29,15 @@ class Flow:
     Attributes:
         steps: shape [c].
         groups: (first, last) layer index of each group of neighbouring layers, shape [g, 2]; a group is one layer
-            up to ``GROUPS`` layers.
+            up to ``ALONE`` layers, then a module where these are of a fitting number.
+        names: of the groups: the layer, the module, or the first and the last layer.
         median, low, high: over the parameters of a group, shape [c, g]: NaN where none was captured; a parameter with
             a non-finite element counts as infinity.
     """
 
     steps: npt.NDArray[np.int64]
     groups: npt.NDArray[np.intp]
+    names: tuple[str, ...]
     median: Float
     low: Float
     high: Float
@@ -56,10 +63,33 @@ def flow(recording: Recording, depth: Mapping[str, int], keep: Sequence[int]) ->
     if len(layers) < 2:
         return None
     values = np.concatenate([_at_steps(panel, steps) for panel in panels], axis=1)
-    parts = np.array_split(layers, min(GROUPS, len(layers)))
+    parts, names = _groups(layers, recording.sites.layers)
     curves = [_of_group(values[:, np.isin(layer_of, part)]) for part in parts]
     median, low, high = (np.stack([curve[i] for curve in curves], axis=1) for i in range(3))
-    return Flow(steps, np.array([[part[0], part[-1]] for part in parts]), median, low, high)
+    return Flow(steps, np.array([[part[0], part[-1]] for part in parts]), names, median, low, high)
+
+
+def _groups(layers: npt.NDArray[np.int64], names: Sequence[str]) -> tuple[list[npt.NDArray[np.int64]], tuple[str, ...]]:
+    """Cuts ascending layer indices into groups: single layers, modules of the deepest fitting level, or equal parts.
+
+    Returns them with their names.
+    """
+    paths = [names[layer].split(".") for layer in layers.tolist()]
+    for level in range(max(map(len, paths)), 0, -1) if len(layers) > ALONE else ():
+        starts = [i for i in range(1, len(paths)) if paths[i][:level] != paths[i - 1][:level]]
+        if len(starts) + 1 in MODULES and len(starts) + 1 < len(layers):
+            parts = np.split(layers, starts)
+            modules = [".".join(paths[i][:level]) for i in (0, *starts)]
+            return parts, tuple(
+                names[part[0]] if len(part) == 1 else name for part, name in zip(parts, modules, strict=True)
+            )
+    parts = np.array_split(layers, min(GROUPS, len(layers)))
+    return parts, tuple(" \N{HORIZONTAL ELLIPSIS} ".join(_ends(part, names)) for part in parts)
+
+
+def _ends(part: npt.NDArray[np.int64], names: Sequence[str]) -> list[str]:
+    """Returns the names of the first and the last layer of a group, or of its only one."""
+    return [names[layer] for layer in dict.fromkeys((int(part[0]), int(part[-1])))]
 
 
 def slopes(curves: Flow) -> list[float | None]:

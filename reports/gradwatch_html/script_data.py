@@ -14,6 +14,7 @@ from gradwatch_html.buckets import bucket, time_axis
 from gradwatch_html.context import Lane, lanes
 from gradwatch_html.curves import default_view, metric_of, view_of
 from gradwatch_html.encode import encode, pack, pack_codes
+from gradwatch_html.expected import expected_slopes
 from gradwatch_html.flow import Flow, flow, slopes
 from gradwatch_html.histograms import histogram_pack
 from gradwatch_html.layers import LayerRow
@@ -49,7 +50,7 @@ def script_data(
         "metrics": [_metric(matrix, islands) for matrix in built.values()],
         "lanes": [_lane(lane) for lane in lanes(recording)],
         "start": _start(steps, analysis.findings, built),
-        "flow": _flow(flow(recording, depth, keep), islands),
+        "flow": _flow(recording, flow(recording, depth, keep), islands),
         "series": _series(recording, rows, analysis.findings, keep, islands),
         "histograms": _histograms(recording, depth, islands),
     }
@@ -212,11 +213,17 @@ def _start(steps: Steps, findings: Sequence[Finding], built: Mapping[str, Matrix
     }
 
 
-def _flow(curves: Flow | None, islands: dict[str, str]) -> dict[str, Any] | None:
+def _flow(recording: Recording, curves: Flow | None, islands: dict[str, str]) -> dict[str, Any] | None:
     if curves is None:
         return None
     islands["flow"] = pack(np.stack([curves.median, curves.low, curves.high]).astype("<f4").tobytes())
-    return {"steps": curves.steps.tolist(), "groups": curves.groups.tolist(), "slopes": slopes(curves)}
+    return {
+        "steps": curves.steps.tolist(),
+        "names": list(curves.names),
+        "grouped": bool((curves.groups[:, 0] < curves.groups[:, 1]).any()),
+        "slopes": slopes(curves),
+        "expected": expected_slopes(recording, curves),
+    }
 
 
 def _series(

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.statistics import BINS, NULL, Statistics, bin_edges, concatenate, empty, histogram, measure, merge
+from gradwatch.statistics import (
+    BINS,
+    NULL,
+    Statistics,
+    bin_edges,
+    concatenate,
+    empty,
+    histogram,
+    measure,
+    median,
+    medians,
+    merge,
+)
 
 SPECIAL = [0.0, -0.0, 1e-45, 1e-39, 2.0**-40, 2.0**22, 3e38, math.nan, math.inf, -math.inf]
 floats = st.floats(width=32) | st.sampled_from(SPECIAL)
@@ -150,3 +162,15 @@ def test_subnormals_are_those_of_the_arrays_own_dtype() -> None:
     assert measure(np.array([1e-40], dtype=np.float32)).subnormal == [1]
     assert measure(np.array([1e-40])).subnormal == [0]
     assert measure(np.array([1e-5], dtype=np.float32), smallest_normal=2.0**-14).subnormal == [1]
+
+
+@given(st.lists(st.floats() | st.sampled_from(SPECIAL), max_size=12))
+def test_medians_are_those_of_numpy(values: list[float]) -> None:
+    """The median of a list, and of each column of a table, has every digit of numpy's, null included."""
+    column = np.array(values, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        expected = float(np.median(column)) if values else math.nan
+        assert [median(values), median(column)] == pytest.approx([expected] * 2, abs=0, rel=0, nan_ok=True)
+        if values:
+            table = np.stack([column, column[::-1], column[0] + column], axis=1)
+            np.testing.assert_array_equal(medians(table), np.median(table, axis=0))

@@ -95,7 +95,9 @@ def assert_same(got: Recording, wanted: Recording) -> None:
     pairs: list[tuple[Any, Any]] = [(got.panels[key], wanted.panels[key]) for key in wanted.panels]
     pairs += [(got.step_tables[key], wanted.step_tables[key]) for key in wanted.step_tables]
     for first, second in pairs:
-        for name in second.__dataclass_fields__:
+        for name in [*second.__dataclass_fields__, *getattr(second, "columns", ())]:
+            if name == "columns":
+                continue
             x, y = getattr(first, name), getattr(second, name)
             np.testing.assert_equal(x, y, err_msg=name)
             assert getattr(x, "dtype", None) == getattr(y, "dtype", None)

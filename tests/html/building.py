@@ -93,7 +93,7 @@ def lengthened(recording: Recording, steps: int) -> Recording:
         bins = short.histogram[np.arange(len(taken)) % max(1, len(short.histogram_steps))]
         shifted = np.roll(bins, 1, axis=2) + random.integers(0, 9, bins.shape, dtype=np.uint32) * (bins > 0)
         more: dict[str, Any] = {"histogram_steps": taken, "histogram": shifted.astype(np.uint32), "units": units}
-        return replace(short, steps=np.arange(steps), **counts, **sizes, **more)
+        return replace(short, steps=np.arange(steps), columns={**counts, **sizes, **more})
 
     def table(short: StepTable) -> StepTable:
         row = np.arange(steps) % len(short.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,31 @@ def open_page(chromium: Browser, tmp_path: Path) -> Iterator[Sheet]:
         assert failures == []
         assert canary is None
         assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="session")
+def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of more than 200 layers, trained by the first process of tests that asks for it."""
+    from tests.html.deep_training import train
+
+    shared = tmp_path_factory.getbasetemp()
+    place = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "deep"
+    try:
+        place.mkdir()
+    except FileExistsError:
+        return _made_by_another(place / "done", place / "run")
+    train(place / "run")
+    (place / "done").touch()
+    return place / "run"
+
+
+def _made_by_another(done: Path, run: Path, seconds: float = 280) -> Path:
+    until = time.monotonic() + seconds
+    while not done.exists():
+        if time.monotonic() > until:
+            pytest.fail(f"another process of tests has not made {run} within {seconds:g} s")
+        time.sleep(0.2)
+    return run
 
 
 def wait_for(page: Page, expression: str, seconds: float = 20) -> None:

@@ -223,7 +223,7 @@ def test_hovering_tells_numbers_that_can_be_read(open_page: Sheet, sick: str) ->
     """A curve's hover text is bright on dark and is not stroked by the page's own style."""
     page = open_page(sick)
     page.locator("#flow").scroll_into_view_if_needed()
-    y = page.evaluate("(p => p.yaxis.l2p(Math.log10(flow.data[3].y[6])) / p.yaxis._length)(flow._fullLayout)")
+    y = page.evaluate("(p => p.yaxis.l2p(Math.log10(flow.data[2].y[6])) / p.yaxis._length)(flow._fullLayout)")
     hover(page, "#flow", 6.5 / 12, y)
     wait_for(page, "document.querySelector('#flow .hovertext tspan') !== null", 5)
     style = page.evaluate(

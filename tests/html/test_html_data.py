@@ -252,6 +252,35 @@ def test_flow_is_the_median_of_each_layers_parameters() -> None:
             assert (curves.low[column, group], curves.high[column, group]) == (min(values), max(values))
 
 
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (
+            [f"block.{i}.{part}" for i in range(20) for part in "abc"],
+            [f"block.{i}.{p}" for i in range(20) for p in "abc"],
+        ),
+        (
+            ["stem", *(f"block.{i}.{part}" for i in range(20) for part in "abc")],
+            ["stem", *(f"block.{i}" for i in range(20))],
+        ),
+        ([f"layer{i}" for i in range(300)], [f"layer{i} … layer{i + 1}" for i in range(0, 120, 2)]),
+    ],
+    ids=["few layers", "modules", "neither"],
+)
+def test_flow_of_many_layers_goes_by_module(names: list[str], groups: list[str]) -> None:
+    """Up to 60 layers each is a point; of more a module is, and without modules neighbours of equal number."""
+    recording = dense(names, 3)
+    curves = flow(recording, {name: i for i, name in enumerate(recording.sites.layers)}, keep=[])
+    assert curves is not None
+    assert list(curves.names[: len(groups)]) == groups
+    panel = recording.panels["gradient", 0]
+    owner = [names.index(recording.sites[int(site)].layer) for site in panel.sites]
+    for group, (first, last) in enumerate(curves.groups.tolist()):
+        inside = [value for value, layer in zip(panel.rms()[0], owner, strict=True) if first <= layer <= last]
+        assert (curves.low[0, group], curves.high[0, group]) == (min(inside), max(inside))
+    assert curves.groups[1:, 0].tolist() == (curves.groups[:-1, 1] + 1).tolist()
+
+
 def test_the_slope_is_the_decades_a_layer() -> None:
     """A network whose gradients shrink tenfold a layer towards the input has the slope 1."""
     recording = dense([f"block.{i}" for i in range(8)], 12, scale=lambda _signal, layer, _step: 10.0 ** (layer - 8))

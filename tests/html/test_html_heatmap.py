@@ -218,7 +218,7 @@ def test_flow_names_its_slope_and_the_expected_one(open_page: Sheet) -> None:
     page = open_page(render(synthetic(12, 120, "vanishing")))
     words = page.inner_text("#flow-legend")
     assert "decades per layer" in words
-    assert "expected: flat" in words
+    assert "healthy: flat" in words
     lines = page.evaluate("document.getElementById('flow').data.map(t => t.y.length)")
     assert lines.count(2) == 2
     page.click("#play")

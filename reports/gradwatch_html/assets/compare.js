@@ -105,8 +105,8 @@ const drawFlow = () => {
     type: 'scatter', mode: x.length > 60 ? 'lines' : 'lines+markers', x, y: curves[i].map((v) => (Number.isFinite(v) && v > 0 ? v : null)), connectgaps: true, line: runLine(run), marker: {size: 5, color: colours[run.colour]},
     text: x.map((k) => `${texts[k]}<br>${escaped(named(run))}: ${short(curves[i][k])}`), hovertemplate: '%{text}<extra></extra>',
   });
-  draw('flow', [...runs.map(line), special('bad', (v) => v === Infinity), special('zero', (v) => v === 0)], layout({b: 42, r: 16}, {
-    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => labels[i]), tickangle: 0, title: {text: 'input → output', standoff: 6}}, yaxis: y,
+  draw('flow', [...runs.map(line), special('bad', (v) => v === Infinity), special('zero', (v) => v === 0)], layout({b: 46, r: 16}, {
+    xaxis: {range: [-0.5, x.length - 0.5], showgrid: false, tickmode: 'array', tickvals: ticks, ticktext: ticks.map((i) => labels[i]), tickangle: 0, ticklabelstandoff: 8, title: {text: 'input → output', standoff: 6}}, yaxis: y,
   }));
   const step = whole(all[state.step]);
   [$('step').value, $('step-text').textContent] = [state.step, `step ${step}`];
@@ -131,7 +131,7 @@ const setStep = (index) => {
 const drawLoss = () => {
   if (!$('loss')) return;
   const all = losses.flatMap((loss) => (loss ? [...loss.low, ...loss.high] : [])), [low, high] = extent(all), room = (high - low || Math.abs(high) || 1) * 0.08;
-  const y = low > 0 && high / low > 100 ? logAxis(all) : {range: Number.isFinite(low) ? [low - room, high + room] : [0, 1], nticks: 6, tickformat: '~g'};
+  const y = low > 0 && high / low > 100 ? logAxis(all) : roundAxis(Number.isFinite(low) ? [low - room, high + room] : [0, 1], 6);
   const data = losses.flatMap((loss, i) => (loss ? curve({time: loss, ...loss, name: named(runs[i])}, colours[runs[i].colour]).map((trace) => (trace.line.width ? {...trace, line: runLine(runs[i])} : trace)) : []));
   const bad = losses.flatMap((loss, i) => (loss?.bad.length ? [marks(loss.bad, y, 'bad', {hovertemplate: `${escaped(named(runs[i]))}: not finite at step %{x:,d}<extra></extra>`})] : []));
   draw('loss', [...data, ...bad], layout({b: 38}, {shapes: [cursor()], xaxis: stepAxis('loss', 68, stepTitle), yaxis: y}));

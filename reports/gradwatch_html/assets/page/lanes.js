@@ -17,7 +17,7 @@ const drawLanes = () => {
   lanes.forEach((line, k) => {
     const top = shown.length * lane + k * scalar, axisName = `yaxis${k + 2}`, yaxis = `y${k + 2}`, values = [...line.low, ...line.high];
     const domain = [1 - (top + scalar - 4) / high, 1 - (top + head) / high].map((v) => Math.max(0, v));
-    settings[axisName] = {...(line.log ? logAxis(values, 3) : {nticks: 3, tickformat: '~g', range: padded(values)}), domain};
+    settings[axisName] = {...(line.log ? logAxis(values, 3) : roundAxis(padded(values), 3)), domain};
     data.push(...curve({time: line, y: line.high, low: line.low, high: line.high, banded: line.first.some((step, i) => step !== line.last[i]), name: line.title}, colours.accent, {yaxis}));
     if (line.bad.length) data.push(marks(line.bad, settings[axisName], 'bad', {yaxis}));
     place(shown.length + k, top + (small ? 0 : head), small ? 24 : scalar - head - 8, 58);

@@ -21,6 +21,12 @@ const powers = (low, high, base = 10, most = 6) => {
   for (let p = Math.ceil(low / stride) * stride; p <= high; p += stride) list.push(p);
   return {tickmode: 'array', tickvals: list.map((p) => (base === 10 ? 10 ** p : p)), ticktext: list.map((p) => power(base, p))};
 };
+// Round ticks of a linear axis: two at least, and about as many as there is room for.
+const roundAxis = ([low, high], most) => {
+  const rough = (high - low) / most, power_ = 10 ** Math.floor(Math.log10(rough)), ticksOf = (step) => { const list = []; for (let n = Math.ceil(low / step); n * step <= high; n++) list.push(n * step); return list; };
+  const lists = [0.5, 1, 2, 2.5, 5, 10].map((n) => ticksOf(n * power_)), found = lists.find((list) => list.length > 1 && list.length <= most + 1) ?? lists[0];
+  return {range: [low, high], tickmode: 'array', tickvals: found, ticktext: found.map((v) => (Math.abs(v) < 1e5 ? String(Number(v.toPrecision(4))) : short(v)))};
+};
 const logAxis = (values, most = 6) => {
   let [low, high] = extent(values.filter((v) => v > 0)).map(Math.log10);
   if (!Number.isFinite(low)) [low, high] = [-1, 0];
@@ -41,6 +47,18 @@ const legend = (id, entries) => $(`${id}-legend`).replaceChildren(...entries.map
   return item;
 }));
 
+// What lies between two curves: a closed shape for each stretch in which both are known.
+const band = (x, low, high, fillcolor, more = {}) => {
+  const [xs, ys] = [[], []], known = (i) => Number.isFinite(low[i] ?? NaN) && Number.isFinite(high[i] ?? NaN);
+  for (let from = 0, to; from < x.length; from = to) {
+    for (to = from + 1; known(from) && to < x.length && known(to);) to++;
+    if (to - from < 2) continue;
+    const there = Array.from({length: to - from}, (_, i) => from + i), back = [...there].reverse();
+    xs.push(...there.map((i) => x[i]), ...back.map((i) => x[i]), null);
+    ys.push(...there.map((i) => low[i]), ...back.map((i) => high[i]), null);
+  }
+  return {type: 'scatter', mode: 'lines', x: xs, y: ys, line: {width: 0}, fill: 'toself', fillcolor, hoverinfo: 'skip', ...more};
+};
 // Curves: lines where samples follow one another, points where they stand apart.
 
 const curve = ({time, y, low, high, banded, name}, colour, more = {}, format = short) => {
@@ -53,8 +71,7 @@ const curve = ({time, y, low, high, banded, name}, colour, more = {}, format = s
     dots.push(before || after ? 0 : 5);
     text.push(known(i) ? `${escaped(ellipsis(name, 60))}<br>${steps(time.first[i], time.last[i])}: ${format(y[i])}` : '');
   }
-  const edge = {type: 'scatter', mode: 'lines', x: time.first.map((_, i) => middle(time, i)), line: {width: 0}, hoverinfo: 'skip', ...more};
-  if (banded) made.push({...edge, y: low}, {...edge, y: high, fill: 'tonexty', fillcolor: faint(colour, 0.22)});
+  if (banded) made.push(band(time.first.map((_, i) => middle(time, i)), low, high, faint(colour, 0.22), more));
   const mode = dots.some((size) => size) ? 'lines+markers' : 'lines';
   return [...made, {type: 'scatter', mode, x, y: ys, text, hovertemplate: '%{text}<extra></extra>', line: {color: colour, width: 1.6}, marker: {color: colour, size: dots, line: {width: 0}}, ...more}];
 };
