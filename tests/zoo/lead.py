@@ -1,4 +1,4 @@
-"""How long before the loss stops being finite an explosion is told, to those who listen while training runs.
+"""How long before the loss stops being finite an explosion is told, in steps and, to those who listen, in seconds.
 
 Cases are draws of the zoo's explosions that the oracle confirms, and whose loss stays finite for ``EARLY`` steps and
 more after its onset: what is lost sooner nobody can act upon.
@@ -18,13 +18,17 @@ from typing import Any, Final
 
 import numpy as np
 
+import gradwatch
+from gradwatch.analyze import Stream
+from gradwatch.findings import Finding
+from gradwatch.recording import Recording
 from tests.zoo.case import ATTEMPTS
 from tests.zoo.draw import faulty, generator
 from tests.zoo.faults import FAULTS
 from tests.zoo.oracle import rule
 from tests.zoo.program import Observer, build
 from tests.zoo.recipe import Recipe
-from tests.zoo.recording import record
+from tests.zoo.recording import record as plain_record
 from tests.zoo.score import Rate
 from tests.zoo.table import shown
 
@@ -40,9 +44,10 @@ class Lead:
         id: of the draw.
         onset: the oracle's.
         lost: the first step whose loss is not finite, or None.
-        told: the last step that had ended when the first finding of warning and above was told, or None.
+        told: the step of whose record the first finding of warning and above was told, or None.
         kind: of that finding, or "".
-        seconds: from then until the first loss that was not finite came out of its step; None without either.
+        seconds: from the moment at which ``on_finding`` told it, on another thread, until the first loss that was not
+            finite came out of its step; negative when that was sooner, None without either.
     """
 
     id: str
@@ -59,46 +64,55 @@ class Lead:
 
 
 class Listener(Observer):
-    """Logs the loss, and notes when what was told and when the loss was lost."""
+    """Logs the loss, and notes when something was told and when the loss was lost."""
 
     def __init__(self) -> None:
         self.watch: Any = None
-        self.ended = -1
         self.lost: int | None = None
-        self.told: tuple[int, str, float] | None = None
+        self._told_at: float | None = None
         self._lost_at = 0.0
 
-    def finding(self, finding: Any) -> None:
+    def finding(self, _: Finding) -> None:
         """Takes a finding, on the thread that tells it."""
-        if self.told is None:
-            self.told = self.ended, finding.kind, time.monotonic()
+        self._told_at = time.monotonic() if self._told_at is None else self._told_at
 
     def end(self, step: int, loss: Any, *, task: float, accuracy: float, clip: float) -> None:
         """Takes the loss of a step."""
         self.watch.log(loss=loss)
-        self.ended = step
         if self.lost is None and not math.isfinite(float(loss)):
             self.lost, self._lost_at = step, time.monotonic()
 
     def seconds(self) -> float | None:
-        """Returns how long before the loss was lost it was told."""
-        return self._lost_at - self.told[2] if self.told is not None and self.lost is not None else None
+        """Returns how long before the loss was lost something was told."""
+        return None if self._told_at is None or self.lost is None else self._lost_at - self._told_at
 
 
 def listen(recipe: Recipe, name: str, onset: int) -> Lead:
     """Trains a recipe under watch, and listens."""
-    import gradwatch
-
     listener, program = Listener(), build(recipe)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        options: dict[str, Any] = {"run": Path(folder) / "run", "report": False, "on_finding": listener.finding}
+        directory = Path(folder) / "run"
+        options: dict[str, Any] = {"run": directory, "report": False, "on_finding": listener.finding}
         model = (program.model, *program.optimizers) if program.framework == "torch" else ()  # type: ignore[attr-defined]
         with gradwatch.watch(*model, **options) as listener.watch:
             if program.framework != "torch":
                 program.step = listener.watch(program.step)  # type: ignore[attr-defined]
             program.train(listener)
-    step, kind, _ = listener.told or (None, "", 0.0)
+        step, kind = told_at(gradwatch.load(directory).recording)
     return Lead(name, onset, listener.lost, step, kind, listener.seconds())
+
+
+def told_at(recording: Recording) -> tuple[int | None, str]:
+    """Returns the step of whose record the stream tells its first finding, and the kind; the same at any speed."""
+    told: list[tuple[int, str]] = []
+    now = -1
+    stream = Stream(recording.sites, on_finding=lambda finding: told.append((now, finding.kind)))
+    for optimizer in sorted(recording.step_tables):
+        for record in recording.records(optimizer):
+            now = record.step
+            stream(record)
+    stream.close()
+    return told[0] if told else (None, "")
 
 
 def cases(seed: str, slots: int) -> list[tuple[str, Recipe, int]]:
@@ -108,8 +122,8 @@ def cases(seed: str, slots: int) -> list[tuple[str, Recipe, int]]:
         for attempt in range(ATTEMPTS):
             draw = faulty(KIND, generator(seed, slot, KIND, attempt), slot + attempt // 2)
             planted = FAULTS[draw.fault].plant(draw.base, generator(draw))
-            sick = record(planted.sick)
-            ruling = rule(KIND, planted, sick, record(planted.twin))
+            sick = plain_record(planted.sick)
+            ruling = rule(KIND, planted, sick, plain_record(planted.twin))
             if not ruling.confirmed:
                 continue
             if np.isfinite(sick.losses[ruling.onset : ruling.onset + EARLY]).all():
