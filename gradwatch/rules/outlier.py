@@ -83,12 +83,15 @@ class Event:
         return median(np.array(self.losses[:AFTER])) if len(self.losses) >= SETTLES else None
 
     def came_back(self) -> bool:
-        """Tells whether the median loss from ``SETTLES`` steps on is where it was going, up to its standard error."""
+        """Tells whether the median loss from ``SETTLES`` steps on is where it was going, up to two standard errors.
+
+        Progress slows down: half of what it fell before is what is expected of it.
+        """
         tail = self.losses[SETTLES : SETTLES + AFTER]
         if self.usual_loss is None or len(tail) < SETTLES:
             return False
-        due = self.usual_loss - self.loss_fall
-        return median(np.array(tail)) < due + MEDIAN_ERROR * self.loss_spread / math.sqrt(len(tail))
+        due = self.usual_loss - self.loss_fall / 2
+        return median(np.array(tail)) < due + 2 * MEDIAN_ERROR * self.loss_spread / math.sqrt(len(tail))
 
     def detour(self) -> float:
         """Returns how many usual steps the weights were moved beyond the usual ones, over the next ``AFTER``."""
