@@ -52,8 +52,11 @@ class Capture:
 
     def ready(self) -> bool:
         """Tells whether all passes have arrived."""
-        waiting: list[Measured | AliveUnits | HostCopy] = [*self.measured, *self.alive, *self.saturated]
-        return all(part.ready() for part in waiting)
+        for parts in (self.measured, self.alive, self.saturated):
+            for part in parts:
+                if not part.ready():
+                    return False
+        return True
 
 
 Captures = dict[tuple[str, int], Capture]
@@ -138,7 +141,9 @@ class Activations:
         layer = self._layers.get(module)
         if layer is None or not torch.is_grad_enabled() or is_capturing() or self._is_recomputed(module):
             return
-        incoming = first_tensor((args, kwargs))
+        incoming = first_tensor(args[0]) if args else None
+        if incoming is None:
+            incoming = first_tensor((args, kwargs))
         inherited = None if incoming is None else self._axis_of(incoming)
         if layer.owns and incoming is not None and not self._is_known(incoming):
             self._capture(layer, ":input", module, incoming, unit_axis("", incoming.ndim, owns=False))

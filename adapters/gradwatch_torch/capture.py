@@ -135,11 +135,11 @@ class OptimizerCapture:
         began = time.perf_counter()
         if self._has_closure and self.plan.gradient:
             self._read_gradients(pending, "after the step")
-        ids, weights = self._layout.ids, self._layout.weights
-        if self.plan.update and (update := weights.update()) is not None:
-            pending.parts.append(Part("update", ids["update"], update, "unscaled"))
-        if self.plan.weight:
-            pending.parts.append(Part("weight", ids["weight"], weights.weight(), "unscaled"))
+        if self.plan.update or self.plan.weight:
+            read = self._layout.weights.read(update=self.plan.update, weight=self.plan.weight)
+            for signal, measured in zip(("update", "weight"), read, strict=True):
+                if measured is not None:
+                    pending.parts.append(Part(signal, self._layout.ids[signal], measured, "unscaled"))
         self._end(pending, began)
 
     def skipped_step(self) -> None:

@@ -60,15 +60,15 @@ class Reader:
             self._form = form_of(tensors)
         return None if self._form is None else tensors
 
-    def fits(self, plain: Sequence[Tensor]) -> bool:
-        """Tells whether tensors are as those that ``lay_out`` returned."""
-        return self._form is not None and self._form.fits(plain)
+    @property
+    def form(self) -> Form | None:
+        """The form of what ``lay_out`` returned last; the same object as long as nothing of it changes."""
+        return self._form
 
-    def read(self, plain: Sequence[Tensor], *, flags: int = 0, minus: Sequence[Tensor] | None = None) -> Measured:
-        """Reduces what ``lay_out`` returned, or its differences from tensors of the same form."""
+    def read(self, plain: Sequence[Tensor], *, flags: int = 0, minus: list[int] | None = None) -> Measured:
+        """Reduces what ``lay_out`` returned, or its differences from tensors of the same form at other addresses."""
         assert self._form is not None
-        others = None if minus is None else list(map(Tensor.data_ptr, minus))
-        return InC(self._form.arrays.reduce(list(map(Tensor.data_ptr, plain)), flags=flags, minus=others))
+        return InC(self._form.arrays.reduce(list(map(Tensor.data_ptr, plain)), flags=flags, minus=minus))
 
 
 def reduce(tensors: Sequence[Tensor], *, counts: bool = False, histogram: bool = False) -> Measured:

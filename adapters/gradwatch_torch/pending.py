@@ -77,7 +77,7 @@ class PendingStep:
         if not skipped:
             facts |= self._norms(blocks)
             blocks.extend(self._absent_block())
-            blocks.extend(self._activation_blocks())
+            blocks.extend(self._activation_blocks() if self.captures else ())
         return StepRecord(self.step, self.optimizer, self.time, skipped, tuple(blocks), facts, read(self.logged))
 
     def shed(self) -> tuple[str, ...]:

@@ -128,19 +128,23 @@ class UnitMemory:
         """Takes one sampled batch; returns the number of silent units, or ``NULL`` without a unit axis."""
         if alive is None:
             return NULL
-        if alive.all():
+        if np.count_nonzero(alive) == alive.size:
             self._silent.pop(site, None)
             return 0
-        before = self._silent.get(site)
-        if before is None or before.shape != alive.shape:
-            before = np.zeros(alive.shape, dtype=np.uint8)
-        self._silent[site] = np.where(alive, 0, np.minimum(before, SILENT_BATCHES - 1) + 1).astype(np.uint8)
-        return int((self._silent[site] >= SILENT_BATCHES).sum())
+        batches = self._silent.get(site)
+        if batches is None or batches.shape != alive.shape:
+            batches = self._silent[site] = np.zeros(alive.shape, dtype=np.uint8)
+        np.minimum(batches, SILENT_BATCHES - 1, out=batches)
+        batches += 1
+        batches[alive] = 0
+        return int(np.count_nonzero(batches == SILENT_BATCHES))
 
 
 def join_alive(parts: Sequence[AliveUnits]) -> Alive | None:
     """Joins the passes of one step: a unit is alive if it was in any; None when their shapes differ."""
+    if len(parts) == 1:
+        return parts[0].array()
     arrays = [part.array() for part in parts]
     if not arrays or any(array.shape != arrays[0].shape for array in arrays):
         return None
-    return np.asarray(np.logical_or.reduce(arrays), dtype=np.bool_) if len(arrays) > 1 else arrays[0]
+    return np.asarray(np.logical_or.reduce(arrays), dtype=np.bool_)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradwatch import native
+from gradwatch_torch.form import Form
 from gradwatch_torch.measure import Measured, Reader, local, reduce
 
 HUGE: Final = 2**23
@@ -34,40 +35,58 @@ class Weights:
         self._copies: list[Tensor] = []
         self._kinds: list[Any] = []
         self._strides: list[tuple[int, ...]] = []
+        self._form: Form | None = None
+        self._addresses: list[int] = []
         self._copied = False
 
     def copy(self) -> None:
         """Remembers the weights as they are."""
         with torch.no_grad():
             now, plain = self._now()
-            kinds = list(map(_kind, now))
-            if kinds != self._kinds:
-                self._copies, self._kinds = _room(now, plain=plain), kinds
-                self._strides = list(map(Tensor.stride, self._copies))
+            if not (plain and self._reader.form is self._form):
+                self._make_room(now, plain=plain)
             if now:
                 torch._foreach_copy_(self._copies, list(now))
         self._copied = True
 
     def forget(self) -> None:
         """Lets the copies go."""
-        self._copies, self._kinds, self._copied = [], [], False
+        self._copies, self._kinds, self._form, self._copied = [], [], None, False
 
-    def update(self) -> Measured | None:
-        """Reduces what was added since ``copy``; None when there is no copy, or of other weights."""
-        copied, self._copied = self._copied, False
+    def read(self, *, update: bool, weight: bool) -> tuple[Measured | None, Measured | None]:
+        """Reduces what was added since ``copy``, and the weights.
+
+        The update is None when there is no copy, or of other weights; and either where it is not asked for.
+        """
         with torch.no_grad():
             now, plain = self._now()
-            if not copied or list(map(_kind, now)) != self._kinds:
-                return None
-            if plain and list(map(Tensor.stride, now)) == self._strides:
-                return self._reader.read(now, flags=native.COUNTS, minus=self._copies)
-            torch._foreach_neg_(self._copies)
-            torch._foreach_add_(self._copies, list(now))
-            return reduce(self._copies, counts=True)
+            copied, self._copied = self._copied and update, False
+            added = self._added(now, plain=plain) if copied else None
+            if not weight:
+                return added, None
+            return added, self._reader.read(now) if plain else reduce(now)
 
-    def weight(self) -> Measured:
-        """Reduces the weights."""
-        return self._reader.reduce(self._parameters)
+    def _make_room(self, now: Sequence[Tensor], *, plain: bool) -> None:
+        kinds = list(map(_kind, now))
+        if kinds != self._kinds:
+            self._copies, self._kinds = _room(now, plain=plain), kinds
+            self._strides = list(map(Tensor.stride, self._copies))
+        self._form = self._reader.form if plain and self._lies_alike(now) else None
+        self._addresses = list(map(Tensor.data_ptr, self._copies))
+
+    def _added(self, now: Sequence[Tensor], *, plain: bool) -> Measured | None:
+        if plain and self._reader.form is self._form:
+            return self._reader.read(now, flags=native.COUNTS, minus=self._addresses)
+        if list(map(_kind, now)) != self._kinds:
+            return None
+        if plain and self._lies_alike(now):
+            return self._reader.read(now, flags=native.COUNTS, minus=self._addresses)
+        torch._foreach_neg_(self._copies)
+        torch._foreach_add_(self._copies, list(now))
+        return reduce(self._copies, counts=True)
+
+    def _lies_alike(self, now: Sequence[Tensor]) -> bool:
+        return list(map(Tensor.stride, now)) == self._strides
 
     def _now(self) -> tuple[Sequence[Tensor], bool]:
         """Returns this rank's weights, and whether C may read them."""

@@ -302,7 +302,7 @@ static void fill_bins(total *t, int exponents, int pitch, uint32_t *bins) {
   uint32_t *all = t->table;
   for (int j = 1; j < t->tables; j++)
     for (int e = 0; e < exponents; e++) all[e] += all[j * pitch + e];
-  int lowest = exponents / 2 - 1 + LOWEST_EXPONENT; /* of the second bin; the last exponent is that of NaN and infinity */
+  int lowest = exponents / 2 - 1 + LOWEST_EXPONENT; /* of the second bin; the last exponent is NaN's and infinity's */
   bins[0] = sum_of(all, all + lowest) - (uint32_t)t->zeros;
   memcpy(bins + 1, all + lowest, (GRADWATCH_BINS - 2) * sizeof *bins);
   bins[GRADWATCH_BINS - 1] = sum_of(all + lowest + GRADWATCH_BINS - 2, all + exponents - 1);

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import ABSENT, STAGES
-from gradwatch.statistics import BINS, NULL, Float, Integer, root_mean_square
+from gradwatch.recording.panels import Selected
+from gradwatch.statistics import Float, Integer, root_mean_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +25,7 @@ class BucketPanel:
         optimizer: index into ``SiteTable.optimizers``.
         first, last: sampled steps that a window begins and ends with, ascending and disjoint, shape [w].
         sites: site ids, ascending, shape [m].
-        samples: steps that were sampled, 0 where there is none, int32, shape [w, m].
-        stage: positions in ``record.STAGES``, uint8, shape [w, m].
-        n, nan, inf: sums over the samples, int64, shape [w, m]; ``NULL`` where not taken.
-        nonfinite_max, zeros_max: the largest of one sample, int64, shape [w, m].
-        l2, absmax, rms_min, rms_max: float64, shape [w, m]; NaN is null.
-        histogram_rows: windows that have histograms, as positions, shape [h].
-        histogram: mean counts c of a sample as round(8 log2(1 + c)), uint8, shape [h, m, 64]; ``counts`` gives c.
-        units: the largest of one sample, shape [4, w, m] in the order of ``UnitCounts``, or None.
+        columns: the columns below, by name; read when they are asked for, as those of ``Panel``.
     """
 
     signal: str
@@ -37,29 +33,91 @@ class BucketPanel:
     first: Integer
     last: Integer
     sites: npt.NDArray[np.uint32]
-    samples: npt.NDArray[np.int32]
-    stage: npt.NDArray[np.uint8]
-    n: Integer
-    nan: Integer
-    inf: Integer
-    nonfinite_max: Integer
-    zeros_max: Integer
-    l2: Float
-    absmax: Float
-    rms_min: Float
-    rms_max: Float
-    histogram_rows: Integer
-    histogram: npt.NDArray[np.uint8]
-    units: npt.NDArray[np.int64] | None = None
+    columns: Mapping[str, Any]
+
+    @property
+    def samples(self) -> npt.NDArray[np.int32]:
+        """Steps that were sampled, 0 where there is none, int32, shape [w, m]."""
+        return self.columns["samples"]  # type: ignore[no-any-return]
+
+    @property
+    def stage(self) -> npt.NDArray[np.uint8]:
+        """Positions in ``record.STAGES``, shape [w, m]."""
+        return self.columns["stage"]  # type: ignore[no-any-return]
+
+    @property
+    def n(self) -> Integer:
+        """Elements over the samples, int64, shape [w, m]; ``NULL`` where not taken, as in all counts."""
+        return self.columns["n"]  # type: ignore[no-any-return]
+
+    @property
+    def nan(self) -> Integer:
+        """Elements that are NaN over the samples, shape [w, m]."""
+        return self.columns["nan"]  # type: ignore[no-any-return]
+
+    @property
+    def inf(self) -> Integer:
+        """Elements that are infinite over the samples, shape [w, m]."""
+        return self.columns["inf"]  # type: ignore[no-any-return]
+
+    @property
+    def nonfinite_max(self) -> Integer:
+        """The largest number of NaN and infinite elements of one sample, shape [w, m]."""
+        return self.columns["nonfinite_max"]  # type: ignore[no-any-return]
+
+    @property
+    def zeros_max(self) -> Integer:
+        """The largest number of zeros of one sample, shape [w, m]."""
+        return self.columns["zeros_max"]  # type: ignore[no-any-return]
+
+    @property
+    def l2(self) -> Float:
+        """Norm over the samples, float64, shape [w, m]; NaN is null, as in all values."""
+        return self.columns["l2"]  # type: ignore[no-any-return]
+
+    @property
+    def absmax(self) -> Float:
+        """Largest absolute value, shape [w, m]."""
+        return self.columns["absmax"]  # type: ignore[no-any-return]
+
+    @property
+    def rms_min(self) -> Float:
+        """Smallest rms of one sample, shape [w, m]."""
+        return self.columns["rms_min"]  # type: ignore[no-any-return]
+
+    @property
+    def rms_max(self) -> Float:
+        """Largest rms of one sample, shape [w, m]."""
+        return self.columns["rms_max"]  # type: ignore[no-any-return]
+
+    @property
+    def histogram_rows(self) -> Integer:
+        """Windows that have histograms, as positions, shape [h]."""
+        return self.columns["histogram_rows"]  # type: ignore[no-any-return]
+
+    @property
+    def histogram(self) -> npt.NDArray[np.uint8]:
+        """Mean counts c of a sample as round(8 log2(1 + c)), shape [h, m, 64]; ``counts`` gives c."""
+        return self.columns["histogram"]  # type: ignore[no-any-return]
+
+    @property
+    def units(self) -> npt.NDArray[np.int64] | None:
+        """The largest of one sample, shape [4, w, m] in the order of ``UnitCounts``, or None."""
+        return self.columns["units"]  # type: ignore[no-any-return]
 
     def absent(self) -> npt.NDArray[np.bool_]:
         """Tells where every sample's gradient was None, shape [w, m]."""
         absent: npt.NDArray[np.bool_] = (self.stage == STAGES.index(ABSENT)) & (self.samples > 0)
         return absent
 
-    def counts(self, columns: npt.NDArray[np.intp]) -> Float:
+    def counts(self, columns: npt.NDArray[np.intp], rows: slice = slice(None)) -> Float:
         """Returns the mean histograms of a sample of some sites, each bin right to 4.4 %, shape [h, columns, 64]."""
-        return np.asarray(np.exp2(self.histogram[:, columns] / 8.0) - 1.0)
+        return _COUNTS[self.histogram[rows][:, columns]]
+
+    def at(self, rows: slice | npt.NDArray[np.intp]) -> BucketPanel:
+        """Returns the panel of some of its windows, by position, without histograms."""
+        columns = Selected(self.columns, rows)
+        return BucketPanel(self.signal, self.optimizer, self.first[rows], self.last[rows], self.sites, columns)
 
     def rms(self) -> Float:
         """Returns the root of the mean square over all elements of all samples, shape [w, m]."""
@@ -71,36 +129,4 @@ class BucketPanel:
         return np.where(self.samples > 0, np.maximum(self.n, 0) / np.maximum(self.samples, 1), np.nan)
 
 
-def empty_buckets(
-    signal: str, optimizer: int, windows: Integer, sites: npt.NDArray[np.uint32], histograms: Integer, *, units: bool
-) -> BucketPanel:
-    """Returns a panel of nulls; ``histograms`` names the windows that will have histograms."""
-    shape = (len(windows), len(sites))
-
-    def counts() -> Integer:
-        return np.full(shape, NULL, dtype=np.int64)
-
-    def values() -> Float:
-        return np.full(shape, np.nan)
-
-    return BucketPanel(
-        signal,
-        optimizer,
-        first=np.full(len(windows), np.iinfo(np.int64).max),
-        last=np.full(len(windows), -1, dtype=np.int64),
-        sites=sites,
-        samples=np.zeros(shape, dtype=np.int32),
-        stage=np.zeros(shape, dtype=np.uint8),
-        n=counts(),
-        nan=counts(),
-        inf=counts(),
-        nonfinite_max=counts(),
-        zeros_max=counts(),
-        l2=values(),
-        absmax=values(),
-        rms_min=values(),
-        rms_max=values(),
-        histogram_rows=np.searchsorted(windows, histograms).astype(np.int64),
-        histogram=np.zeros((len(histograms), len(sites), BINS), dtype=np.uint8),
-        units=np.full((4, *shape), NULL, dtype=np.int64) if units else None,
-    )
+_COUNTS: Final = np.exp2(np.arange(256) / 8.0) - 1.0

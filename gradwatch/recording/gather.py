@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 
 from gradwatch.record import STEP_FACTS, SiteTable
+from gradwatch.recording.filling import compact_panel, filled
 from gradwatch.recording.panels import Panel, Steps, StepTable
-from gradwatch.recording.series import Key, compact_panel, filled, series_of, unique
+from gradwatch.recording.series import Key, series_of, unique
 from gradwatch.recording.stored import StoredPanels
 from gradwatch.statistics import Float, Integer
 from gradwatch.store.chunk import Chunk

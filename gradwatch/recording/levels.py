@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.record import ABSENT, SIGNALS, STAGES, SiteTable
-from gradwatch.recording.buckets import BucketPanel, empty_buckets
-from gradwatch.statistics import NULL, Integer
+from gradwatch.record import SIGNALS, STAGES, SiteTable
+from gradwatch.recording.buckets import BucketPanel
+from gradwatch.recording.series import unique
+from gradwatch.recording.stored import Kept
+from gradwatch.recording.windows import SpanSource, Windows
+from gradwatch.statistics import Integer
 from gradwatch.store.buckets import BUCKET_KEYS, BucketRows, merged
-from gradwatch.store.columns import UNITS
+from gradwatch.store.grids import grids_of
 from gradwatch.store.layout import LEVELS
 from gradwatch.store.read import BucketFile
 from gradwatch.store.stored import StoredAttempt
@@ -44,9 +47,12 @@ class Span:
     optimizers: npt.NDArray[np.uint8]
     after: int = -1
 
-    def rows(self, wanted: list[str] | None = None) -> BucketRows:
+    def rows(self, wanted: Sequence[str] | None = None) -> BucketRows:
         """Loads the buckets that begin within the span, or some of their columns, with the run's ids."""
-        rows = self.file.load(wanted)
+        return self.chosen(self.file.load(wanted))
+
+    def chosen(self, rows: BucketRows) -> BucketRows:
+        """Returns what there is of rows as the file has them within the span, with the run's ids."""
         known = (rows["site"] < len(self.sites)) & (rows["optimizer"] < len(self.optimizers)) & (rows["step_lo"] >= 0)
         rows = rows if known.all() else rows.take(np.flatnonzero(known))
         columns = {
@@ -108,103 +114,30 @@ def _firsts(span: Span) -> Integer:
 
 
 def bucket_panels(chosen: Iterable[Span], sites: SiteTable) -> dict[Key, BucketPanel]:
-    """Builds the panels of buckets out of files, one file at a time."""
-    signals = np.array([SIGNALS.index(site.signal) for site in sites], dtype=np.int64)
-    extents: dict[Key, _Extent] = {}
-    kept = list(chosen)
-    for span in kept:
-        rows = span.rows(_KEYS)
-        for key, at in _groups(rows, signals):
-            extents.setdefault(key, _Extent()).add(rows, at, span.file.width)
-    targets = {key: _Target(key, extent) for key, extent in extents.items()}
-    for span in kept:
-        rows = span.rows()
-        for key, at in _groups(rows, signals):
-            targets[key].scatter(rows, at, span.file.width)
-    return {key: target.finished() for key, target in targets.items()}
+    """Builds the panels of buckets out of files; only their keys are read now."""
+    signals = np.array([SIGNALS.index(site.signal) for site in sites], dtype=np.uint8)
+    found: dict[Key, Windows] = {}
+    for span in chosen:
+        for key, add in _parts(span, signals):
+            add(found.setdefault(key, Windows(key)))
+    kept = Kept()
+    return {key: windows.panel(kept) for key, windows in found.items()}
 
 
-def _groups(rows: BucketRows, signals: Integer) -> Iterable[tuple[Key, Integer]]:
-    if len(rows):
-        code = rows["optimizer"].astype(np.int64) * len(SIGNALS) + signals[rows["site"]]
-        for found in np.unique(code).tolist():
-            yield (SIGNALS[found % len(SIGNALS)], found // len(SIGNALS)), np.flatnonzero(code == found)
-
-
-class _Extent:
-    """The windows and sites that a panel of buckets will have."""
-
-    def __init__(self) -> None:
-        self.windows: Integer = np.zeros(0, dtype=np.int64)
-        self.histograms: Integer = np.zeros(0, dtype=np.int64)
-        self.sites: npt.NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)
-        self.units = False
-
-    def add(self, rows: BucketRows, at: Integer, width: int) -> None:
-        windows = rows["step_lo"][at] // width * width
-        self.windows = np.union1d(self.windows, windows)
-        self.histograms = np.union1d(self.histograms, windows[rows["histograms"][at] > 0])
-        self.sites = np.union1d(self.sites, rows["site"][at]).astype(np.uint32)
-        self.units = self.units or bool((rows["units"][at] != NULL).any())
-
-
-class _Target:
-    """A panel of buckets being filled; the parts of a window that two files share are merged."""
-
-    def __init__(self, key: Key, extent: _Extent) -> None:
-        self._windows = extent.windows
-        self.panel = empty_buckets(*key, extent.windows, extent.sites, extent.histograms, units=extent.units)
-
-    def scatter(self, rows: BucketRows, at: Integer, width: int) -> None:
-        panel = self.panel
-        t = np.searchsorted(self._windows, rows["step_lo"][at] // width * width)
-        s = np.searchsorted(panel.sites, rows["site"][at])
-        np.minimum.at(panel.first, t, rows["step_lo"][at])
-        np.maximum.at(panel.last, t, rows["step_hi"][at])
-        new = panel.samples[t, s] == 0
-        present = np.where(rows["stage"][at] == STAGES.index(ABSENT), new, True)
-        panel.stage[t[present], s[present]] = rows["stage"][at][present]
-        panel.samples[t, s] += rows["samples"][at].astype(np.int32)
-        for name in ("n", "nan", "inf"):
-            column, more = getattr(panel, name), rows[name][at]
-            held = column[t, s]
-            column[t, s] = np.where(more == NULL, held, np.maximum(held, 0) + more)
-        panel.l2[t, s] = _hypot(panel.l2[t, s], rows["l2"][at])
-        panel.rms_min[t, s] = np.fmin(panel.rms_min[t, s], rows["rms_min"][at])
-        for name in ("absmax", "rms_max", "nonfinite_max", "zeros_max"):
-            column = getattr(panel, name)
-            column[t, s] = np.fmax(column[t, s], rows[name][at])
-        if panel.units is not None:
-            for i, name in enumerate(UNITS):
-                panel.units[i, t, s] = np.maximum(panel.units[i, t, s], rows[name][at])
-        self._histograms(rows, at, t, s)
-
-    def _histograms(self, rows: BucketRows, at: Integer, t: Integer, s: Integer) -> None:
-        place = np.full(len(rows), NULL, dtype=np.int64)
-        place[rows.histogram_rows] = np.arange(len(rows.histogram_rows))
-        source = place[at]
-        having = np.flatnonzero(source != NULL)
-        if len(having):
-            where = (np.searchsorted(self.panel.histogram_rows, t[having]), s[having])
-            mean = rows.histogram[source[having]] / np.maximum(rows["histograms"][at[having]], 1)[:, None]
-            codes = np.minimum(np.rint(8.0 * np.log2(1.0 + mean)), 255).astype(np.uint8)
-            # Of a window that two files share, the fuller bin stands: both are means over parts of it.
-            self.panel.histogram[where] = np.maximum(self.panel.histogram[where], codes)
-
-    def finished(self) -> BucketPanel:
-        """Returns the panel, with windows that do not overlap."""
-        panel = self.panel
-        if len(panel.last) > 1:
-            panel.last[:-1] = np.minimum(panel.last[:-1], panel.first[1:] - 1)
-        constant = {name: getattr(panel, name) for name in ("nan", "inf", "nonfinite_max", "zeros_max")}
-        views: dict[str, Any] = {
-            name: np.broadcast_to(column.ravel()[:1].copy(), column.shape)
-            for name, column in constant.items()
-            if column.size and column.min() == column.max()
-        }
-        return replace(panel, **views)
-
-
-def _hypot(held: npt.NDArray[np.float64], more: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    both = np.hypot(held, more)
-    return np.where(np.isnan(held), more, np.where(np.isnan(more), held, both))
+def _parts(span: Span, signals: npt.NDArray[np.uint8]) -> Iterator[tuple[Key, Callable[[Windows], None]]]:
+    """Yields the keys that a span has buckets of, and what adds these to the windows of the key."""
+    raw = span.file.load(_KEYS)
+    rows = span.chosen(raw)
+    if not len(rows):
+        return
+    # The rows as they are in the file need not be merged again for each column.
+    source = SpanSource(span, plain=rows["step_lo"] is raw["step_lo"])
+    window = rows["step_lo"] // span.file.width * span.file.width
+    for grid in grids_of(window, rows["optimizer"], rows["site"]):
+        code = signals[grid.sites]
+        for number in unique(code).tolist():
+            part = grid.of_sites(code == number)
+            yield (
+                (SIGNALS[number], grid.optimizer),
+                lambda windows, part=part: windows.add(source, part, rows),  # type: ignore[misc]
+            )

@@ -12,7 +12,8 @@ import numpy as np
 
 from gradwatch.record import Block, SiteTable, StepRecord
 from gradwatch.recording.buckets import BucketPanel
-from gradwatch.recording.panels import InParts, Panel, Replay, Steps, StepTable
+from gradwatch.recording.panels import InParts, Panel, Steps, StepTable
+from gradwatch.recording.replay import Replay
 from gradwatch.statistics import Float
 
 Key = tuple[str, int]
@@ -100,7 +101,7 @@ class _Replay:
         """Returns what was captured at a step."""
         while step > self._last and (part := next(self._parts, None)) is not None:
             panels = [panel for panel in part.values() if len(panel.steps)]
-            self._panels = [({s: row for row, s in enumerate(p.steps.tolist())}, p.replay()) for p in panels]
+            self._panels = [({s: row for row, s in enumerate(p.steps.tolist())}, Replay(p)) for p in panels]
             self._last = max((int(panel.steps[-1]) for panel in panels), default=-1)
         found: list[Block] = []
         for rows, replay in self._panels:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.record import SIGNALS, SiteTable
-from gradwatch.recording.panels import LateHistograms, Panel, Steps
+from gradwatch.recording.panels import Steps
 from gradwatch.statistics import BINS, NULL, Histogram, Integer
 from gradwatch.store.chunk import Chunk
 from gradwatch.store.columns import COUNTS, UNITS, VALUES, Column
 from gradwatch.store.grids import Grid, places
 
 Key = tuple[str, int]
+Read = Callable[[Chunk], tuple[Integer, Histogram]]
 
 MAX_CELLS: Final = 60_000_000
 """Steps times sites of one panel, some 500 MB a column: above it the oldest steps are left out."""
@@ -24,8 +25,8 @@ SMALL: Final = 2**30
 """Counts below it and sums of two of them fit 32 bits."""
 SCATTERED: Final = ("stage", *VALUES, *(name for name in COUNTS if name not in UNITS))
 OTHERS: Final = ("histogram_steps", "histogram", "units")
-_NULLS: Final = {"stage": 0, **dict.fromkeys(VALUES, np.nan), **dict.fromkeys(COUNTS, NULL)}
-_TYPES: Final[dict[str, type[np.generic]]] = {"stage": np.uint8, **dict.fromkeys(VALUES, np.float64)}
+NULLS: Final = {"stage": 0, **dict.fromkeys(VALUES, np.nan), **dict.fromkeys(COUNTS, NULL)}
+TYPES: Final[dict[str, type[np.generic]]] = {"stage": np.uint8, **dict.fromkeys(VALUES, np.float64)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Series:
 
     def column(self, name: str) -> Column:
         """Reads one of ``SCATTERED`` or of the counts per unit, shape [t, m]; counts in 32 bits where they fit."""
-        target = np.full(self.shape(), _NULLS[name], dtype=_TYPES.get(name, np.int32))
+        target = np.full(self.shape(), NULLS[name], dtype=TYPES.get(name, np.int32))
         for chunk, grids in self._by_chunk():
             column = chunk.columns([name])[name]
             if column is None:
@@ -111,9 +112,13 @@ class Series:
         """Reads which rows have histograms."""
         having = np.zeros(len(self.steps), dtype=np.bool_)
         for chunk, grids in self._by_chunk():
-            place = places_of_histograms(chunk, chunk.source.histogram()[0])
-            for grid in [] if place is None else grids:
-                having[np.searchsorted(self.steps, grid.steps)] |= (grid.cells(place) != NULL).any(axis=0)  # type: ignore[arg-type]
+            steps = chunk.all_histograms_at()
+            place = None if steps is not None else places_of_histograms(chunk, chunk.source.histogram()[0])
+            for grid in grids:
+                if steps is not None:
+                    having[np.searchsorted(self.steps, np.intersect1d(grid.steps, steps))] = True
+                elif place is not None:
+                    having[np.searchsorted(self.steps, grid.steps)] |= (grid.cells(place) != NULL).any(axis=0)
         return np.flatnonzero(having)
 
     def without_histogram(self) -> npt.NDArray[np.bool_]:
@@ -126,11 +131,11 @@ class Series:
                 known[np.searchsorted(self.steps, mine)] = False
         return known
 
-    def histograms(self) -> tuple[Steps, Histogram]:
-        """Reads which rows have histograms, and these, shape [h, m, 64]."""
+    def histograms(self, read: Read | None = None) -> tuple[Steps, Histogram]:
+        """Reads which rows have histograms, and these, shape [h, m, 64]; ``read`` reads those of a chunk."""
         held = []
         for chunk, grids in self._by_chunk():
-            at, counts = chunk.source.histogram()
+            at, counts = chunk.source.histogram() if read is None else read(chunk)
             place = places_of_histograms(chunk, at)
             held += [] if place is None else [(grid, place, counts) for grid in grids]
         return self.join_histograms(held)
@@ -188,60 +193,6 @@ def series_of(rows: Iterable[Chunk], sites: SiteTable, notes: list[str]) -> dict
     return found
 
 
-def filled(series: Mapping[Key, Series]) -> dict[Key, Panel]:
-    """Reads all columns of several series into memory, each chunk once."""
-    targets = {key: _Target(one) for key, one in series.items()}
-    grids: dict[int, tuple[Chunk, list[tuple[Key, Grid]]]] = {}
-    for key, one in series.items():
-        for piece in one.pieces:
-            grids.setdefault(id(piece.chunk), (piece.chunk, []))[1].append((key, piece.grid))
-    for chunk, parts in grids.values():
-        loaded = _Loaded(chunk)
-        for key, grid in parts:
-            targets[key].take(grid, loaded)
-    return {key: target.panel() for key, target in targets.items()}
-
-
-class _Loaded:
-    """The values of a chunk, in the order of its grids."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        self.columns = chunk.columns((*SCATTERED, *UNITS))
-        held = (self.columns[name] for name in UNITS)
-        self.units = any(column is not None and bool((column != NULL).any()) for column in held)
-
-
-class _Target:
-    """A panel being filled."""
-
-    def __init__(self, series: Series) -> None:
-        self._series = series
-        self._columns: dict[str, Any] = {
-            name: np.full(series.shape(), _NULLS[name], dtype=_TYPES.get(name, np.int64)) for name in SCATTERED
-        }
-        self._units: npt.NDArray[np.int64] | None = None
-
-    def take(self, grid: Grid, loaded: _Loaded) -> None:
-        for name, target in self._columns.items():
-            self._spread(grid, loaded, name, target)
-        if loaded.units:
-            if self._units is None:
-                self._units = np.full((len(UNITS), *self._series.shape()), NULL, dtype=np.int64)
-            for name, target in zip(UNITS, self._units, strict=True):
-                self._spread(grid, loaded, name, target)
-
-    def panel(self) -> Panel:
-        units = None if self._units is None or (self._units == NULL).all() else self._units
-        series = self._series
-        columns = LateHistograms({**self._columns, "units": units}, series.histograms, series.without_histogram)
-        return Panel(*series.key, series.steps, series.sites, columns)
-
-    def _spread(self, grid: Grid, loaded: _Loaded, name: str, target: Column) -> None:
-        column = loaded.columns[name]
-        if column is not None:
-            self._series.spread(grid, column, target)
-
-
 def places_of_histograms(chunk: Chunk, rows: Integer) -> Integer | None:
     """Returns the position of each row's histogram among those of a chunk, ``NULL`` where there is none.
 
@@ -269,17 +220,6 @@ def _all_as(column: Column, few: Column) -> bool:
     if column.dtype.kind == "f":
         return bool(((column == few) | (np.isnan(column) & np.isnan(few))).all())
     return bool((column == few).all())
-
-
-def compact_panel(panel: Panel) -> Panel:
-    """Keeps columns that do not change as views, and counts that fit in 32 bits."""
-    columns = {name: compact(_narrow(panel.columns[name])) for name in SCATTERED}
-    return replace(panel, columns={**columns, **{name: panel.columns[name] for name in OTHERS}})
-
-
-def _narrow(column: Column) -> Column:
-    fits = column.dtype == np.int64 and column.size and column.max() < SMALL
-    return column.astype(np.int32) if fits else column
 
 
 def _by_signal(chunk: Chunk, signals: npt.NDArray[np.uint8]) -> Iterator[tuple[Key, Grid]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 
+from gradwatch.recording.filling import filled
 from gradwatch.recording.panels import Panel, Steps
-from gradwatch.recording.series import OTHERS, SCATTERED, Key, Piece, Series, filled
+from gradwatch.recording.series import OTHERS, SCATTERED, Key, Piece, Series
 from gradwatch.statistics import Histogram
 
-KEPT_BYTES: Final = 192 * 2**20
+KEPT_BYTES: Final = 128 * 2**20
 """Columns of a run that are kept in memory, the ones asked for latest; of larger ones the last ``KEPT`` are."""
 KEPT: Final = 2
 
@@ -31,10 +33,15 @@ class Kept:
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
             self._held[at] = array
-            while len(self._held) > KEPT and sum(map(_bytes, self._held.values())) > KEPT_BYTES:
-                self._held.popitem(last=False)
+            self._make_room()
         self._held.move_to_end(at)
         return self._held[at]
+
+    def _make_room(self) -> None:
+        sizes = {at: size for at, array in self._held.items() if (size := _bytes(array))}
+        for at in list(sizes)[:-KEPT]:
+            if sum(sizes.values()) > KEPT_BYTES:
+                del self._held[at], sizes[at]
 
 
 class StoredColumns(Mapping[str, Any]):
@@ -93,8 +100,19 @@ class StoredPanels(Mapping[Key, Panel]):
     def parts(self, optimizer: int, begin: int) -> Iterator[dict[Key, Panel]]:
         """Yields the panels of an optimizer from a step on in memory, some steps at a time, in order."""
         mine = {key: one for key, one in self._series.items() if key[1] == optimizer}
-        for part in windows(mine, begin):
-            yield filled(part)
+        # The next part is read while the rules see this one: Arrow decodes without the interpreter's lock.
+        with ThreadPoolExecutor(1, thread_name_prefix="gradwatch-read") as pool:
+            coming: deque[Future[dict[Key, Panel]]] = deque()
+            try:
+                for part in windows(mine, begin):
+                    coming.append(pool.submit(filled, part))
+                    if len(coming) > 1:
+                        yield coming.popleft().result()
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                for future in coming:
+                    future.cancel()
 
 
 def windows(series: Mapping[Key, Series], begin: int = 0) -> Iterator[dict[Key, Series]]:

@@ -77,9 +77,9 @@ def silence(view: StepView, ways: Passages) -> Silence | None:
     inputs, outputs = view.activation_input, view.activation
     if inputs is None or outputs is None:
         return None
-    behind = _behind(ways, inputs, outputs)
-    mean = _means(outputs)[ways.last]
-    octaves = _octaves(outputs)[ways.last]
+    means, spread = _means(outputs), _octaves(outputs)
+    behind = _behind(ways, inputs, outputs, means, spread)
+    mean, octaves = means[ways.last], spread[ways.last]
     # Within an octave, values are taken as evenly spread in log.
     size = np.clip(octaves @ EDGES / np.log(2), np.abs(mean), outputs.rms[ways.last])
     missing = np.maximum(octaves - behind.octaves, 0) @ EDGES
@@ -116,15 +116,20 @@ def _agreed(stopped: Float, zeros: Float, examples: Float, pushed: Mask) -> Floa
     return found
 
 
-def _behind(ways: Passages, inputs: Rows, outputs: Rows) -> _Behind:
+def _behind(ways: Passages, inputs: Rows, outputs: Rows, output_means: Float, output_octaves: Float) -> _Behind:
     inner = ways.layer != ways.chain[ways.at]
     # Where the next layer in the order of use takes more than this one gives, it takes it from elsewhere.
     follows = np.flatnonzero(ways.next_input(inputs.n.astype(np.float64)) <= outputs.n[ways.chain])
     at = np.concatenate([ways.at[inner], follows])
-    parts = [(outputs, ways.layer[inner]), (inputs, ways.after[follows])]
+    layers, next_layers = ways.layer[inner], ways.after[follows]
     zeros, silent, means, octaves = (
-        np.concatenate([column(rows)[layers] for rows, layers in parts])
-        for column in (_zeros, _silent, _means, _octaves)
+        np.concatenate([here[layers], following[next_layers]])
+        for here, following in (
+            (_zeros(outputs), _zeros(inputs)),
+            (_silent(outputs), _silent(inputs)),
+            (output_means, _means(inputs)),
+            (output_octaves, _octaves(inputs)),
+        )
     )
     order = np.argsort(np.nan_to_num(zeros, nan=-1.0), kind="stable")
     best = np.full(len(ways.chain), NOWHERE, dtype=np.int64)

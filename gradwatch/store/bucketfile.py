@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradwatch.statistics import BINS, NULL, Float
+from gradwatch.statistics import BINS, NULL, Float, Integer
 from gradwatch.store import arrays
 from gradwatch.store.buckets import (
     BUCKET_COLUMNS,
@@ -23,7 +24,7 @@ from gradwatch.store.buckets import (
 from gradwatch.store.columns import Column
 from gradwatch.store.layout import GROUP_ROWS, SCHEMA_VERSION
 from gradwatch.store.schema import VERSION_KEY
-from gradwatch.store.sealed import parquet
+from gradwatch.store.sealed import HISTOGRAM, one_value
 
 SITES_KEY: Final = b"gradwatch.sites"
 STEPS_KEY: Final = b"gradwatch.steps"
@@ -31,6 +32,7 @@ REPLACES_KEY: Final = b"gradwatch.replaces"
 """First serial of the files of this level that are merged in a file, its own where it replaces none."""
 
 WIDTH_KEY: Final = b"gradwatch.width"
+_BATCH_ROWS: Final = 16_384
 
 MANTISSA_BITS: Final = 16
 """Bits kept of a value: an error of at most 2^-17, relative."""
@@ -107,17 +109,65 @@ def _histograms(rows: BucketRows) -> pa.Array:
     return arrays.binary(codes, BINS, valid)
 
 
-def load(source: pa.NativeFile, columns: Sequence[str] | None = None) -> BucketRows:
+def load(opened: pq.ParquetFile, columns: Sequence[str] | None = None) -> BucketRows:
     """Reads a file of roll-ups, or its keys and some of its columns; the others are null then.
 
     Raises:
         ValueError: when types or values are not those of the schema, and others of ``sealed.BAD``.
     """
-    opened = parquet(source, "")
     if max((opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)), default=0) > 4 * GROUP_ROWS:
         raise ValueError("it states too many rows")
     wanted = None if columns is None else list(dict.fromkeys([*BUCKET_KEYS, *columns]))
     return buckets_from(opened.read(columns=wanted))
+
+
+def columns(opened: pq.ParquetFile, names: Sequence[str], *, trusted: bool) -> dict[str, Column | None]:
+    """Reads some columns of a file of roll-ups; None for one that is null throughout.
+
+    Args:
+        opened: the file.
+        names: some of ``BUCKET_COLUMNS``.
+        trusted: whether the footer is believed where it states that a column is one value.
+
+    Raises:
+        ValueError: when types or values are not those of the schema, and others of ``sealed.BAD``.
+    """
+    found = {name: one_value(opened, name, _kind(name)) if trusted else None for name in names}
+    read = [name for name, column in found.items() if column is None and name in opened.schema_arrow.names]
+    if read:
+        table = opened.read(columns=read, use_threads=False).combine_chunks()
+        for name in read:
+            held = table.column(name)
+            array = held.combine_chunks() if held.num_chunks != 1 else held.chunk(0)
+            found[name] = None if array.null_count == len(array) else _values(array, name)
+    return {name: None if column is None or not len(column) else column for name, column in found.items()}
+
+
+def histogram_codes(opened: pq.ParquetFile) -> tuple[Integer, npt.NDArray[np.uint8]]:
+    """Reads the mean histograms as they are kept: the rows that have one, shape [h], and their codes, shape [h, 64]."""
+    if HISTOGRAM not in opened.schema_arrow.names:
+        return _no_codes()
+    parts, begin = [_no_codes()], 0
+    for batch in opened.iter_batches(_BATCH_ROWS, columns=[HISTOGRAM]):
+        rows, codes = _codes(batch.column(0))
+        parts.append((rows + begin, codes.copy()))
+        begin += len(batch)
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([codes for _, codes in parts])
+
+
+def _no_codes() -> tuple[Integer, npt.NDArray[np.uint8]]:
+    return np.zeros(0, dtype=np.int64), np.zeros((0, BINS), dtype=np.uint8)
+
+
+def _codes(held: pa.Array) -> tuple[Integer, npt.NDArray[np.uint8]]:
+    if held.type != BUCKET_SCHEMA.field(HISTOGRAM).type:
+        raise ValueError(f"column {HISTOGRAM} is not {BUCKET_SCHEMA.field(HISTOGRAM).type}")
+    valid = arrays.validity(held)
+    rows = np.arange(len(held)) if valid is None else np.flatnonzero(valid)
+    if not len(rows) or held.null_count == len(held):
+        return _no_codes()
+    data = np.frombuffer(held.buffers()[1], dtype=np.uint8, offset=held.offset * BINS)
+    return rows, data[: len(held) * BINS].reshape(-1, BINS)[rows]
 
 
 def buckets_from(table: pa.Table) -> BucketRows:
@@ -141,23 +191,25 @@ def _buckets_from(batch: pa.RecordBatch) -> BucketRows:
         raise ValueError("a bucket ends before it begins")
     if "histogram" not in batch.schema.names:
         return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS)))
-    held = batch.column("histogram")
-    valid = arrays.validity(held)
-    rows = np.arange(len(held)) if valid is None else np.flatnonzero(valid)
-    if not len(rows) or held.null_count == len(held):
-        return BucketRows(columns, np.zeros(0, dtype=np.int64), np.zeros((0, BINS)))
-    data = np.frombuffer(held.buffers()[1], dtype=np.uint8, offset=held.offset * BINS)
-    codes = data[: len(held) * BINS].reshape(-1, BINS)[rows]
+    rows, codes = _codes(batch.column("histogram"))
     counts = _COUNTS[codes] * np.maximum(columns["histograms"][rows], 1)[:, None]
     return BucketRows(columns, rows, counts)
 
 
+def _kind(name: str) -> type[np.generic]:
+    return BUCKET_KEYS.get(name, np.float64 if name in BUCKET_VALUES else np.int64)
+
+
 def _column(batch: pa.RecordBatch, name: str) -> Column:
-    null = np.nan if name in BUCKET_VALUES else NULL
-    kind = BUCKET_KEYS.get(name, np.float64 if name in BUCKET_VALUES else np.int64)
     if name not in batch.schema.names:
-        return np.full(len(batch), null, dtype=kind)
-    column = batch.column(name)
+        null = np.array(np.nan if name in BUCKET_VALUES else NULL, dtype=_kind(name))
+        return np.broadcast_to(null, (len(batch),))
+    return _values(batch.column(name), name)
+
+
+def _values(column: pa.Array, name: str) -> Column:
+    if column.type != BUCKET_SCHEMA.field(name).type:
+        raise ValueError(f"column {name} is not {BUCKET_SCHEMA.field(name).type}")
     values, valid = arrays.values(column), arrays.validity(column)
     if name in BUCKET_KEYS and valid is not None:
         raise ValueError(f"column {name} holds nulls")
@@ -167,8 +219,8 @@ def _column(batch: pa.RecordBatch, name: str) -> Column:
         and (values if valid is None else values[valid]).max(initial=0) >= 2**63
     ):
         raise ValueError("a count is larger than any can be")
-    values = values.astype(kind, copy=False)
-    return values if valid is None else np.where(valid, values, null)
+    values = values.astype(_kind(name), copy=False)
+    return values if valid is None else np.where(valid, values, np.nan if name in BUCKET_VALUES else NULL)
 
 
 _COUNTS: Final = np.exp2(np.arange(256) / _LOGARITHM) - 1.0

@@ -34,6 +34,10 @@ class Source(Protocol):
         """Returns steps beside which none has a histogram; None when that is not known without reading them."""
         ...
 
+    def histogram_count(self) -> int | None:
+        """Returns how many rows have a histogram; None when that is not known without reading them."""
+        ...
+
 
 class Chunk:
     """Some rows of sites.
@@ -55,7 +59,8 @@ class Chunk:
         if self._keys is not None:
             keys, self._keys = self._keys, None
             self._order = _order(*keys)
-            self._grids = list(grids_of(*(self.in_order(column) for column in keys)))
+            order = slice(None) if self._order is None else self._order
+            self._grids = list(grids_of(*(column[order] for column in keys)))
         return self._grids
 
     def settle(self) -> None:
@@ -123,8 +128,20 @@ class Chunk:
 
     def in_order(self, column: Column) -> Column:
         """Returns a column of the source's rows in the order that the grids are of."""
+        self.settle()
         constant = column.strides[0] == 0
         return column if self._order is None or constant else column[self._order]
+
+    def all_histograms_at(self) -> Integer | None:
+        """Returns the steps at which every row has a histogram, where no other row has one; None when that is not so.
+
+        Told without reading them, by their number.
+        """
+        steps, count = self.source.histogram_steps(), self.source.histogram_count()
+        if steps is None or count is None:
+            return None
+        there = sum(len(grid.sites) * int(np.isin(grid.steps, steps).sum()) for grid in self.grids)
+        return steps if there == count else None
 
     def rows(self) -> Rows:
         """Reads the rows that are kept, in the source's order, with the ids that were given to sites and optimizers."""
@@ -161,6 +178,10 @@ class InMemory:
     def histogram_steps(self) -> Integer | None:
         """Returns the steps that have histograms."""
         return np.unique(self._rows["step"][self._rows.histogram_rows])
+
+    def histogram_count(self) -> int:
+        """Returns how many rows have a histogram."""
+        return len(self._rows.histogram_rows)
 
 
 def chunk_of(rows: Rows) -> Chunk:

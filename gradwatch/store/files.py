@@ -117,4 +117,5 @@ def read_plain(path: Path, limit: int) -> bytes:
         OSError: also for symlinks, devices, pipes and files over the limit.
     """
     with os.fdopen(open_plain(path, limit), "rb") as file:
-        return file.read(limit)
+        # Not of the limit: so much room would be set aside first.
+        return file.read(os.fstat(file.fileno()).st_size)

@@ -38,13 +38,18 @@ class Held:
         descriptor = files.open_plain(path, limit)
         try:
             with os.fdopen(os.dup(descriptor), "rb") as file:
-                self.content: bytes | None = file.read(limit)
+                self.content: bytes | None = file.read(os.fstat(descriptor).st_size)
             if len(self.content) > IN_MEMORY and Held._open < DESCRIPTORS and hasattr(os, "pread"):
                 self._descriptor, self._size = descriptor, len(self.content)
                 Held._open += 1
         finally:
             if self._descriptor is None:
                 os.close(descriptor)
+
+    @classmethod
+    def kept_open(cls) -> int:
+        """Returns how many files this process keeps open."""
+        return cls._open
 
     def release(self) -> None:
         """Lets go of the content in memory where the file is kept open."""

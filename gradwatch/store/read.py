@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradwatch.errors import RunError
+from gradwatch.statistics import Integer
 from gradwatch.store import append, bucketfile, files, seal
 from gradwatch.store.buckets import WIDTHS, BucketRows
 from gradwatch.store.chunk import Chunk, chunk_of
-from gradwatch.store.columns import Rows, StepRows, join_rows, join_step_rows
+from gradwatch.store.columns import Column, Rows, StepRows, join_rows, join_step_rows
 from gradwatch.store.frames import Frame, frames
 from gradwatch.store.held import Held
 from gradwatch.store.layout import (
@@ -29,6 +31,8 @@ from gradwatch.store.layout import (
 )
 from gradwatch.store.schema import VERSION_KEY, from_arrow
 from gradwatch.store.sealed import BAD, SealedGroup, parquet, read_group
+
+Read = TypeVar("Read")
 
 _ROW_BYTES: Final = 1024
 _LOGGED_BYTES: Final = 64 * 2**20
@@ -46,6 +50,8 @@ class BucketFile:
         first, last: first and last step in it.
         rows: how many it holds.
         load: reads them, or some of their columns; the others are null then.
+        columns: reads some columns alone; None for one that is null throughout.
+        codes: reads which rows have a histogram, and these as they are kept.
     """
 
     level: str
@@ -54,6 +60,8 @@ class BucketFile:
     last: int
     rows: int
     load: Callable[..., BucketRows]
+    columns: Callable[[Sequence[str]], Mapping[str, Column | None]]
+    codes: Callable[[], tuple[Integer, npt.NDArray[np.uint8]]]
 
 
 @dataclass(slots=True)
@@ -154,22 +162,46 @@ def _read_buckets(part: Part, path: Path, checksum: str | None) -> None:
     metadata = _check_footer(part, opened)
     # Read once as a whole: what is damaged is to be known now, and not when a series of it is drawn.
     if checksum is None or found != checksum:
-        bucketfile.load(held.source())
+        bucketfile.load(opened)
     part.replaces = int(metadata.get(bucketfile.REPLACES_KEY, b"0"))
     width = int(metadata.get(bucketfile.WIDTH_KEY, WIDTHS[part.file.kind]))
     if width < 1:
         raise ValueError(f"it states windows of {width} steps")
     first, last = (int(step) for step in metadata.get(bucketfile.STEPS_KEY, b"").split())
-    load = partial(_load_buckets, held)
-    part.buckets.append(BucketFile(part.file.kind, width, first, last, opened.metadata.num_rows, load))
+    read = _Buckets(held, trusted=found == checksum)
+    rows = opened.metadata.num_rows
+    part.buckets.append(BucketFile(part.file.kind, width, first, last, rows, read.load, read.columns, read.codes))
     held.release()
 
 
-def _load_buckets(held: Held, columns: Sequence[str] | None = None) -> BucketRows:
-    try:
-        return bucketfile.load(held.source(), columns)
-    except BAD as error:
-        raise RunError(f"{held.path} cannot be read: {_short(error)}") from error
+class _Buckets:
+    """Roll-ups in a file whose content is held."""
+
+    def __init__(self, held: Held, *, trusted: bool) -> None:
+        self._held = held
+        self._trusted = trusted
+        self._opened: pq.ParquetFile | None = None
+
+    def load(self, columns: Sequence[str] | None = None) -> BucketRows:
+        return self._read(lambda: bucketfile.load(self._parquet(), columns))
+
+    def columns(self, names: Sequence[str]) -> Mapping[str, Column | None]:
+        return self._read(lambda: bucketfile.columns(self._parquet(), names, trusted=self._trusted))
+
+    def codes(self) -> tuple[Integer, npt.NDArray[np.uint8]]:
+        return self._read(lambda: bucketfile.histogram_codes(self._parquet()))
+
+    def _parquet(self) -> pq.ParquetFile:
+        # Columns are asked for one by one: the footer is read once.
+        if self._opened is None:
+            self._opened = parquet(self._held.source(), "")
+        return self._opened
+
+    def _read(self, read: Callable[[], Read]) -> Read:
+        try:
+            return read()
+        except BAD as error:
+            raise RunError(f"{self._held.path} cannot be read: {_short(error)}") from error
 
 
 def _read_hot(part: Part, data: bytes) -> None:

@@ -80,6 +80,13 @@ class SealedGroup:
         except (ValueError, OverflowError) as error:
             raise self._damaged(error) from error
 
+    def histogram_count(self) -> int | None:
+        """Returns how many rows have a histogram; None when that is not known without reading them."""
+        held = self._metadata.row_group(self._group)
+        at = self._metadata.schema.to_arrow_schema().get_field_index(HISTOGRAM) if self._trusted else -1
+        found = held.column(at).statistics if at >= 0 else None
+        return None if found is None or not found.has_null_count else int(held.num_rows - found.null_count)
+
     def chunk(self, opened: pq.ParquetFile) -> Chunk:
         """Returns the group as a chunk: of a trusted file only the keys are read now, of another one everything.
 
@@ -113,21 +120,13 @@ class SealedGroup:
     def _stated(self, opened: pq.ParquetFile, name: str) -> Column | None:
         """Returns what the footer states of a column: one value, or nothing for nulls; None when it is to be read."""
         at = opened.schema_arrow.get_field_index(name)
-        rows = self._metadata.row_group(self._group).num_rows
         if at < 0:
             if name in _KEYS:
                 raise ValueError(f"column {name} is missing")
             return np.zeros(0)
         if opened.schema_arrow.field(at).type != ROW_SCHEMA.field(name).type:
             raise ValueError(f"column {name} is not {ROW_SCHEMA.field(name).type}")
-        held = self._metadata.row_group(self._group).column(at).statistics if self._trusted else None
-        if held is None or not rows:
-            return None
-        if name not in _KEYS and held.null_count == rows:
-            return np.zeros(0)
-        if name in (*VALUES, HISTOGRAM) or not held.has_min_max or held.null_count != 0 or held.min != held.max:
-            return None
-        return np.broadcast_to(np.array(held.min, dtype=KEYS.get(name, np.int64)), (rows,))
+        return one_value(opened, name, _kind(name), self._group) if self._trusted else None
 
     def _histograms(self, opened: pq.ParquetFile) -> tuple[Integer, Histogram]:
         stated = self._stated(opened, HISTOGRAM)
@@ -157,6 +156,10 @@ class SealedGroup:
 _KEYS: Final = ("step", "optimizer", "site")
 
 
+def _kind(name: str) -> type[np.generic]:
+    return KEYS.get(name, np.float64 if name in VALUES else np.int64)
+
+
 def parquet(source: pa.NativeFile, kind: str, metadata: Any = None) -> pq.ParquetFile:
     """Opens a sealed file; ``metadata`` is its footer, when that was read before."""
     return pq.ParquetFile(
@@ -167,6 +170,37 @@ def parquet(source: pa.NativeFile, kind: str, metadata: Any = None) -> pq.Parque
         thrift_string_size_limit=2**20,
         thrift_container_size_limit=2**20,
     )
+
+
+def one_value(opened: pq.ParquetFile, name: str, kind: type[np.generic], group: int | None = None) -> Column | None:
+    """Returns what the footer states of a column of whole numbers that is one value throughout, or empty when null.
+
+    None when it is to be read.
+
+    Args:
+        opened: the file.
+        name: of the column.
+        kind: the type that it has in memory.
+        group: the row group that is meant, or all of them.
+    """
+    at = opened.schema_arrow.get_field_index(name)
+    groups = range(opened.metadata.num_row_groups) if group is None else [group]
+    if at < 0:
+        return np.zeros(0)
+    held = [opened.metadata.row_group(i) for i in groups]
+    found = [one.column(at).statistics for one in held]
+    rows = sum(one.num_rows for one in held)
+    if not rows or any(one is None or not one.has_null_count for one in found):
+        return None
+    if sum(one.null_count for one in found) == rows:
+        return np.zeros(0)
+    plain = np.issubdtype(kind, np.integer) and opened.schema_arrow.field(at).type != ROW_SCHEMA.field(HISTOGRAM).type
+    if not plain or any(one.null_count or not one.has_min_max for one in found):
+        return None
+    values = {value for one in found for value in (one.min, one.max)}
+    if len(values) > 1 or not all(isinstance(value, int) for value in values):
+        return None
+    return np.broadcast_to(np.array(values.pop(), dtype=kind), (rows,))
 
 
 def checked(opened: pq.ParquetFile, group: int) -> Any:

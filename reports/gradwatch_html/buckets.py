@@ -1,20 +1,22 @@
 """Common time buckets: many captured steps become few columns without losing a spike.
 
-Buckets are equal in captured steps, the same for every layer. A bucket keeps its maximum, and a non-finite value in
-it always shows.
+Buckets are equal in captured steps, the same for every layer; those of the start may be finer. A bucket keeps its
+maximum, and a non-finite value in it always shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 Float = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+EARLY: Final = 8
+"""One column of so many tells the first steps apart, where that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def bucket(
     last: npt.NDArray[np.int64] | None = None,
     keep: Iterable[int] = (),
     around: int = 64,
+    early: bool = False,
 ) -> Buckets:
     """Cuts ascending steps, shape [t], into about ``columns`` buckets equal in captured steps.
 
@@ -79,12 +82,14 @@ def bucket(
         columns: number of buckets, 1 or more; fewer when there are fewer steps.
         keep: steps around which every captured step has a bucket of its own (more buckets than ``columns``).
         around: how many captured steps on either side of ``keep``.
+        early: whether one column of ``EARLY`` goes to the first of single steps: on a logarithmic axis they are to be
+            told apart, whatever the length of the run.
     """
     t = len(steps)
     if t <= columns:
         starts = np.arange(t, dtype=np.intp)
     elif last is None or np.array_equal(last, steps):
-        starts = np.unique(np.linspace(0, t, columns, endpoint=False).astype(np.intp))
+        starts = np.unique(_even(t, columns, columns // EARLY if early else 0).astype(np.intp))
     else:
         starts = _starts(steps, last, columns)
     if t > columns:
@@ -93,6 +98,14 @@ def bucket(
             starts = np.union1d(starts, np.arange(max(0, at - around), min(t, at + around + 2), dtype=np.intp))
     ends = np.append(starts[1:], t) - 1
     return Buckets(starts, steps[starts] if t else steps, (steps if last is None else last)[ends] if t else steps)
+
+
+def _even(t: int, columns: int, finer: int) -> Float:
+    """Returns where rows are cut: ``finer`` columns of one step and then of ever more, the others equal."""
+    width = max(t // columns, finer)
+    k = np.arange(finer)
+    early = np.maximum(k, float(width) ** (k / max(1, finer)) - 1)
+    return np.concatenate([early, np.linspace(width if finer else 0, t, columns - finer, endpoint=False)])
 
 
 def _starts(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], columns: int) -> Index:

@@ -18,7 +18,7 @@ from gradwatch_html.page import shown_in_strip
 from gradwatch_html.paint import fill
 from gradwatch_html.words import counted, kind_title, short
 
-SCRIPTS = ("page/base.js", "page/plots.js", "page/tables.js", "compare.js")
+SCRIPTS = ("page/base.js", "page/plots.js", "page/steps.js", "page/tables.js", "compare.js")
 STYLES = ("style.css", "compare.css")
 
 

@@ -64,7 +64,7 @@ def _column(table: StepTable, key: str) -> tuple[Float | None, tuple[int, ...]]:
 
 def _lane(title: str, steps: npt.NDArray[np.int64], column: Float, bad: tuple[int, ...]) -> Lane:
     known = ~np.isnan(column)
-    buckets = bucket(steps[known], COLUMNS)
+    buckets = bucket(steps[known], COLUMNS, early=True)
     values = column[known]
     positive = bool(len(values)) and float(values.min()) > 0 and float(values.max() / values.min()) > 100
     return Lane(title, buckets.first, buckets.last, buckets.minimum(values), buckets.maximum(values), bad, positive)

@@ -68,10 +68,15 @@ def pack(data: bytes) -> str:
 
 def pack_codes(codes: npt.NDArray[np.uint8]) -> str:
     """Packs a matrix [t, r] layer by layer, each as its differences over time modulo 256."""
+    return pack(differences(codes))
+
+
+def differences(codes: npt.NDArray[np.uint8]) -> bytes:
+    """Writes a matrix [t, r] layer by layer, each as its differences over time modulo 256."""
     by_layer = np.ascontiguousarray(codes.T)
-    differences = by_layer.copy()
-    differences[:, 1:] = by_layer[:, 1:] - by_layer[:, :-1]
-    return pack(differences.tobytes())
+    found = by_layer.copy()
+    found[:, 1:] = by_layer[:, 1:] - by_layer[:, :-1]
+    return found.tobytes()
 
 
 def json_island(data: Any) -> str:

@@ -51,7 +51,7 @@ def schedule(recording: Recording) -> str:
     every = plan.get("every")
     if every is None:
         return "default schedule: gradients at every step, other signals sampled"
-    return "every step captured" if every == 1 else f"every {every}th step captured"
+    return "every step captured" if every == 1 else f"one step in {every} captured"
 
 
 def summary(recording: Recording, rows: list[LayerRow]) -> str:

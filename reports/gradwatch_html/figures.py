@@ -18,6 +18,7 @@ from gradwatch.statistics import LOWEST_EXPONENT, Float
 from gradwatch_html import traces
 from gradwatch_html.buckets import bucket
 from gradwatch_html.context import lanes
+from gradwatch_html.expected import expected_slopes
 from gradwatch_html.flow import flow as flow_of
 from gradwatch_html.flow import slopes
 from gradwatch_html.histograms import LEVELS_PER_OCTAVE, histogram_pack
@@ -92,7 +93,7 @@ def heatmap(run: Source, metric: str = "gradient", view: str = "value", *, dark:
 
 
 def flow(run: Source, step: int | None = None, *, dark: bool = False) -> go.Figure:
-    """Draws the gradient rms by depth at one step: median and range over each layer's parameters, and the fitted slope.
+    """Draws the gradient rms by depth at one step: median, range, fitted slope, and that of theory where it is known.
 
     Args:
         run: what to draw.
@@ -124,6 +125,10 @@ def flow(run: Source, step: int | None = None, *, dark: bool = False) -> go.Figu
     if slope is not None:
         figure.add_scatter(**traces.fitted(y, slope), name=f"{slope:+.2f} decades per layer", mode="lines")
         figure.data[-1].line = {"color": COLOURS["second"][dark], "dash": "dash"}
+    theory = expected_slopes(recording, curves)[at]
+    if slope is not None and theory is not None:
+        figure.add_scatter(**traces.fitted(y, theory), name=f"theory for these weights: {theory:+.2f}", mode="lines")
+        figure.data[-1].line = {"color": COLOURS["ink"][dark], "dash": "longdash"}
     return figure
 
 

@@ -113,7 +113,8 @@ def _at_steps(panel: Panel, steps: npt.NDArray[np.int64]) -> Float:
     """Returns the rms of a panel's sites at some steps, shape [c, m]: infinity for non-finite, NaN for unknown."""
     values = np.full((len(steps), len(panel.sites)), np.nan)
     _, at, rows = np.intersect1d(steps, panel.steps, assume_unique=True, return_indices=True)
-    values[at] = np.where(site_state(panel)[rows] == NON_FINITE, np.inf, panel.rms()[rows])
+    chosen = panel.at(rows)
+    values[at] = np.where(site_state(chosen) == NON_FINITE, np.inf, chosen.rms())
     return values
 
 

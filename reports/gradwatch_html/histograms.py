@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.recording import BucketPanel, Panel, Recording, Steps
-from gradwatch_html.buckets import bucket, time_axis
+from gradwatch.statistics import BINS
+from gradwatch_html.buckets import Buckets, bucket, time_axis
 
 CELL_BUDGET: Final = 1_600_000
 """Bytes over all layers, before compression."""
@@ -19,6 +20,7 @@ MAX_COLUMNS: Final = 96
 MIN_COLUMNS: Final = 12
 USUAL_BINS: Final = 24
 LEVELS_PER_OCTAVE: Final = 4
+_WINDOWS_AT_ONCE: Final = 32
 
 
 @dataclass(slots=True)
@@ -52,11 +54,12 @@ def histogram_pack(recording: Recording, depth: Mapping[str, int]) -> HistogramP
         whole = slice(int(np.searchsorted(steps, recording.whole_from.get(panel.optimizer, 0))), None)
         earlier = recording.buckets.get((signal, panel.optimizer))
         first, last = _axis(steps[whole], earlier)
-        buckets = bucket(first, columns, last=last)
+        buckets = bucket(first, columns, last=last, early=True)
         pack.times.append(time_axis(buckets.first, buckets.last))
-        for layer, at in _sites_by_layer(recording, panel, depth).items():
-            held = panel.histogram[whole][:, at].sum(axis=1, dtype=np.int64)
-            counts = buckets.total(_with_earlier(held, earlier, panel.sites[at]))
+        sites = _sites_by_layer(recording, panel, depth)
+        totals = _totals(panel, whole.start, earlier, sites, buckets)
+        for i, layer in enumerate(sites):
+            counts = totals[:, i]
             bins = np.flatnonzero(counts.any(axis=0))
             if len(bins) and layer not in pack.layers:
                 low, high = int(bins[0]), int(bins[-1]) + 1
@@ -76,13 +79,50 @@ def _axis(steps: Steps, earlier: BucketPanel | None) -> tuple[Steps, Steps]:
     return np.concatenate([earlier.first[at], steps]), np.concatenate([earlier.last[at], steps])
 
 
-def _with_earlier(
-    counts: npt.NDArray[np.int64], earlier: BucketPanel | None, sites: npt.NDArray[np.uint32]
+def _totals(
+    panel: Panel, begin: int, earlier: BucketPanel | None, sites: Mapping[int, npt.NDArray[np.intp]], buckets: Buckets
 ) -> npt.NDArray[Any]:
-    """Puts the mean histograms of earlier windows, summed over sites, before those of steps, shape [h, 64]."""
-    if earlier is None:
-        return counts
-    return np.concatenate([earlier.counts(np.flatnonzero(np.isin(earlier.sites, sites))).sum(axis=1), counts])
+    """Returns the histograms of each bucket and layer, summed over the layer's sites, shape [b, layers, 64].
+
+    Args:
+        panel: with the steps that are there in full.
+        begin: the first of its histograms that counts.
+        earlier: windows before, each of which counts by its mean histogram.
+        sites: layer to the panel's columns.
+        buckets: over the windows with histograms and then the steps.
+    """
+    totals = np.zeros((len(buckets), len(sites), BINS), dtype=np.int64 if earlier is None else np.float64)
+    windows = 0 if earlier is None else len(earlier.histogram_rows)
+    bucket_of = np.searchsorted(buckets.starts, np.arange(windows + len(panel.histogram_steps)), side="right") - 1
+    if earlier is not None:
+        theirs = [np.flatnonzero(np.isin(earlier.sites, panel.sites[at])) for at in sites.values()]
+        every = np.arange(len(earlier.sites))
+        for start in range(0, windows, _WINDOWS_AT_ONCE):
+            rows = slice(start, min(start + _WINDOWS_AT_ONCE, windows))
+            _add(totals, bucket_of[rows], earlier.counts(every, rows), theirs)
+    for at, histogram in panel.histograms():
+        place = np.searchsorted(panel.histogram_steps, at) - begin
+        late = place >= 0
+        if late.any():
+            _add(totals, bucket_of[windows + place[late]], histogram[late], list(sites.values()))
+    return totals
+
+
+def _add(
+    totals: npt.NDArray[Any],
+    bucket_of: npt.NDArray[np.intp],
+    histogram: npt.NDArray[Any],
+    columns: Sequence[npt.NDArray[np.intp]],
+) -> None:
+    """Adds histograms of sites, shape [h, m, 64], to their buckets and to the layers that own these columns."""
+    lengths = np.array([len(some) for some in columns])
+    there = np.flatnonzero(lengths)
+    if not len(there):
+        return
+    starts, order = (np.cumsum(lengths) - lengths)[there], np.concatenate(columns)
+    for number in np.unique(bucket_of).tolist():
+        summed = histogram[bucket_of == number].sum(axis=0, dtype=totals.dtype)
+        totals[number][there] += np.add.reduceat(summed[order], starts, axis=0)
 
 
 def encode_shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,8 @@ NOTHING, NO_GRADIENT, FINITE, NON_FINITE = 0, 1, 2, 3
 be exactly zero), some element NaN or infinite."""
 
 State = npt.NDArray[np.uint8]
+ROWS_AT_ONCE: Final = 512
+"""Steps of a panel that are looked at together, so that what is made on the way takes little room."""
 _ABSENT_CODE: Final = STAGES.index(ABSENT)
 
 
@@ -137,7 +139,7 @@ def _bucket_ratio(recording: Recording, panel: BucketPanel) -> Float:
         return ratio
     mine, theirs = _same_parameters(recording, panel, weight)
     _, rows, other = np.intersect1d(panel.first, weight.first, assume_unique=True, return_indices=True)
-    size = weight.rms()[np.ix_(other, theirs)]
+    size = weight.at(other).rms()[:, theirs]
     ratio[np.ix_(rows, mine)] = np.where(size > 0, panel.rms_max[np.ix_(rows, mine)] / size, np.nan)
     return ratio
 
@@ -179,23 +181,39 @@ def _key(item: tuple[tuple[str, int], object]) -> tuple[str, int]:
 def _over_layers(recording: Recording, metric: Metric, panel: Panel | BucketPanel, depth: Mapping[str, int]) -> Matrix:
     columns = _columns(recording, metric, panel, depth)
     layers = np.array([depth[recording.sites[int(panel.sites[i])].layer] for i in columns], dtype=np.intp)
-    if isinstance(panel, BucketPanel):
-        first, last = panel.first, panel.last
-        values, state = bucket_values(recording, panel, metric.statistic)[:, columns], bucket_state(panel)[:, columns]
-    else:
-        # What was kept around the onsets of findings lies inside windows, which show it already.
-        whole = slice(int(np.searchsorted(panel.steps, recording.whole_from.get(panel.optimizer, 0))), None)
-        first = last = panel.steps[whole]
-        values = site_values(recording, panel, metric.statistic)[whole, columns]
-        state = site_state(panel)[whole, columns]
-    state = np.where((state == FINITE) & np.isnan(values), NOTHING, state).astype(np.uint8)
-    rows = np.flatnonzero((state != NOTHING).any(axis=1))
+    first, last = (panel.first, panel.last) if isinstance(panel, BucketPanel) else (panel.steps, panel.steps)
+    # What was kept around the onsets of findings lies inside windows, which show it already.
+    whole = 0 if isinstance(panel, BucketPanel) else recording.whole_from.get(panel.optimizer, 0)
+    begin = int(np.searchsorted(first, whole))
     used, starts = np.unique(layers, return_index=True)
     if not len(used):
-        return Matrix(metric, used, first[:0], last[:0], values[:0], state[:0])
-    if len(used) != len(layers):
-        values, state = np.fmax.reduceat(values, starts, axis=1), np.maximum.reduceat(state, starts, axis=1)
-    return Matrix(metric, used, first[rows], last[rows], values[rows], state[rows])
+        return Matrix(metric, used, first[:0], last[:0], np.zeros((0, 0)), np.zeros((0, 0), dtype=np.uint8))
+    values = np.empty((len(first) - begin, len(used)))
+    state = np.empty(values.shape, dtype=np.uint8)
+    for at in range(begin, len(first), ROWS_AT_ONCE):
+        rows = slice(at, at + ROWS_AT_ONCE)
+        some, states = _of_sites(recording, metric, panel, rows, columns)
+        if len(used) != len(layers):
+            some, states = np.fmax.reduceat(some, starts, axis=1), np.maximum.reduceat(states, starts, axis=1)
+        place = slice(at - begin, at - begin + len(some))
+        values[place], state[place] = some, states
+    known = (state != NOTHING).any(axis=1)
+    if not known.all():
+        values, state = values[known], state[known]
+    return Matrix(metric, used, first[begin:][known], last[begin:][known], values, state)
+
+
+def _of_sites(
+    recording: Recording, metric: Metric, panel: Panel | BucketPanel, rows: slice, columns: npt.NDArray[np.intp]
+) -> tuple[Float, State]:
+    """Returns values and states of some rows and columns of a panel."""
+    part = panel.at(rows)
+    if isinstance(part, BucketPanel):
+        values, state = bucket_values(recording, part, metric.statistic), bucket_state(part)
+    else:
+        values, state = site_values(recording, part, metric.statistic), site_state(part)
+    values, state = values[:, columns], state[:, columns]
+    return values, np.where((state == FINITE) & np.isnan(values), NOTHING, state).astype(np.uint8)
 
 
 def _columns(

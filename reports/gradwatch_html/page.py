@@ -68,7 +68,7 @@ def build_page(recording: Recording, analysis: Analysis) -> Page:
     return Page(
         recording.name,
         facts.framework(recording),
-        _verdict(analysis),
+        analysis.verdict,
         facts.summary(recording, rows),
         recording.quality,
         counts(analysis),
@@ -100,15 +100,6 @@ def _strip_label(rows: Sequence[LayerRow]) -> str:
     level_of = [row.level for row in rows]
     found = [f"{level_of.count(level):,} {words.get(level, level)}" for level in LEVELS if level in level_of]
     return f"{counted(len(rows), 'layer')} from input to output: {joined(found)}."
-
-
-def _verdict(analysis: Analysis) -> str:
-    """Returns the verdict; where findings are silenced and no other is left, it does not call the run healthy."""
-    if not analysis.silenced or analysis.findings or not (analysis.judged and analysis.passed):
-        return analysis.verdict
-    quiet = f"{counted(len(analysis.silenced), 'finding')} {'is' if len(analysis.silenced) == 1 else 'are'} silenced"
-    where = f"{counted(analysis.layers, 'layer')} over {counted(analysis.steps, 'step')}"
-    return f"{quiet}; nothing else was found in {where}."
 
 
 def _calm(recording: Recording, analysis: Analysis) -> str:

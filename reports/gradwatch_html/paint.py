@@ -25,7 +25,7 @@ PLOTLY_SHA256: Final = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246
 """SHA-256 of the bundle before compression."""
 
 SCRIPTS: Final = (
-    *("base", "plots", "tables", "rows", "heatmap", "lanes", "flow"),
+    *("base", "plots", "steps", "tables", "rows", "heatmap", "lanes", "flow"),
     *("layer", "brush", "find", "moving", "main"),
 )
 """The files of ``assets/page`` that are the page's script, in the order in which they are joined."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from gradwatch.recording import Recording, Steps
 from gradwatch_html.buckets import bucket, time_axis
 from gradwatch_html.context import Lane, lanes
 from gradwatch_html.curves import default_view, metric_of, view_of
-from gradwatch_html.encode import encode, pack, pack_codes
+from gradwatch_html.encode import differences, encode, pack
 from gradwatch_html.expected import expected_slopes
 from gradwatch_html.flow import Flow, flow, slopes
 from gradwatch_html.histograms import histogram_pack
@@ -42,7 +43,7 @@ def script_data(
     owners = {row.index for row in rows if row.parameters}
     keep = _kept_steps(analysis.findings)
     steps = captured_steps(recording)
-    islands: dict[str, str] = {}
+    islands: dict[str, bytes] = {}
     meta: dict[str, Any] = {
         "palettes": plot_palettes(),
         "layers": [_layer(row, recording.sites.optimizers) for row in rows],
@@ -54,7 +55,9 @@ def script_data(
         "series": _series(recording, rows, analysis.findings, keep, islands),
         "histograms": _histograms(recording, depth, islands),
     }
-    return meta, islands
+    # zlib works without the interpreter's lock.
+    with ThreadPoolExecutor(2) as pool:
+        return meta, dict(zip(islands, pool.map(pack, islands.values()), strict=True))
 
 
 def parameter_text(layer: str, site: Site, optimizers: Sequence[str]) -> str:
@@ -129,12 +132,12 @@ def stretches(matrix: Matrix, affected: Set[int], owners: Set[int]) -> list[list
     return sorted(sorted(found, key=lambda run: run[0] - run[1])[:MAX_STRETCHES])
 
 
-def _metric(matrix: Matrix, islands: dict[str, str]) -> dict[str, Any]:
+def _metric(matrix: Matrix, islands: dict[str, bytes]) -> dict[str, Any]:
     columns = int(np.clip(CELL_BUDGET // len(matrix.layers), MIN_COLUMNS, MAX_COLUMNS))
-    buckets = bucket(matrix.steps, columns, last=matrix.last)
+    buckets = bucket(matrix.steps, columns, last=matrix.last, early=True)
     values, state = buckets.maximum(matrix.values), buckets.maximum(matrix.state)
     encoded = encode(values, state, share=matrix.metric.share)
-    islands[f"m-{matrix.metric.key}"] = pack_codes(encoded.codes)
+    islands[f"m-{matrix.metric.key}"] = differences(encoded.codes)
     return {
         "key": matrix.metric.key,
         "title": matrix.metric.title,
@@ -213,10 +216,10 @@ def _start(steps: Steps, findings: Sequence[Finding], built: Mapping[str, Matrix
     }
 
 
-def _flow(recording: Recording, curves: Flow | None, islands: dict[str, str]) -> dict[str, Any] | None:
+def _flow(recording: Recording, curves: Flow | None, islands: dict[str, bytes]) -> dict[str, Any] | None:
     if curves is None:
         return None
-    islands["flow"] = pack(np.stack([curves.median, curves.low, curves.high]).astype("<f4").tobytes())
+    islands["flow"] = np.stack([curves.median, curves.low, curves.high]).astype("<f4").tobytes()
     return {
         "steps": curves.steps.tolist(),
         "names": list(curves.names),
@@ -231,18 +234,18 @@ def _series(
     rows: Sequence[LayerRow],
     findings: Sequence[Finding],
     keep: Sequence[int],
-    islands: dict[str, str],
+    islands: dict[str, bytes],
 ) -> dict[str, Any]:
     depth = {row.name: row.index for row in rows}
     culprits = [depth[f.layer] for f in findings if f.layer in depth]
     named = [row.index for row in rows if row.findings]
     order = list(dict.fromkeys([*culprits, *named, *range(len(rows))]))
     packed = series_pack(recording, order, keep)
-    islands["series"] = pack(packed.blob)
+    islands["series"] = packed.blob
     return {"times": packed.times, "lines": {str(layer): lines for layer, lines in sorted(packed.lines.items())}}
 
 
-def _histograms(recording: Recording, depth: Mapping[str, int], islands: dict[str, str]) -> dict[str, Any]:
+def _histograms(recording: Recording, depth: Mapping[str, int], islands: dict[str, bytes]) -> dict[str, Any]:
     packed = histogram_pack(recording, depth)
-    islands["histograms"] = pack(packed.blob)
+    islands["histograms"] = packed.blob
     return {"times": packed.times, "layers": {str(layer): at for layer, at in sorted(packed.layers.items())}}

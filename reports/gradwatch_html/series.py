@@ -9,14 +9,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.recording import Panel, Recording, Steps
+from gradwatch.recording import BucketPanel, Panel, Recording
 from gradwatch.statistics import Float
 from gradwatch_html.buckets import Buckets, bucket, time_axis
-from gradwatch_html.metrics import bucket_values, site_values
+from gradwatch_html.metrics import ROWS_AT_ONCE, bucket_values, site_values
 
 COLUMNS: Final = 1024
 FLOAT_BUDGET: Final = 250_000
 """Floats over all layers: 1 MB. Layers beyond it are drawn from the heatmap's matrices."""
+
+VALUES_AT_ONCE: Final = 1_000_000
+"""Values of one chart that are in memory at once."""
 
 MAX_LINES: Final = 6
 """Sites drawn of one layer and signal; the largest parameters are kept."""
@@ -57,7 +60,7 @@ def series_pack(recording: Recording, order: Sequence[int], keep: Sequence[int])
         keep: steps around which full resolution is kept.
     """
     pack, parts, used = SeriesPack(), [], 0
-    sources = list(_sources(recording, keep, pack))
+    sources = list(_sources(recording, order, keep, pack))
     for layer in order:
         name = recording.sites.layers[layer]
         curves = [curve for source in sources for curve in source.curves(name)]
@@ -72,26 +75,35 @@ def series_pack(recording: Recording, order: Sequence[int], keep: Sequence[int])
     return pack
 
 
-@dataclass(slots=True)
 class _Source:
-    """One chart's values under one optimizer, with the columns of each layer."""
+    """One chart's values under one optimizer, of which the columns of a few layers at a time are in memory."""
 
-    chart: str
-    time: int
-    buckets: Buckets
-    mean: Float
-    low: Float
-    high: Float
-    columns: dict[str, list[tuple[int, str, int]]]
+    def __init__(self, recording: Recording, panel: Panel, chart: str, statistic: str, order: Sequence[int]) -> None:
+        self.chart = chart
+        self.time = -1
+        self._joined = _Joined(recording, panel, statistic)
+        self._columns = _columns_by_layer(recording, panel)
+        queue = [column for layer in order for column, _ in self._drawn(recording.sites.layers[layer])]
+        self._queue = list(dict.fromkeys(queue))
+        self._held: dict[int, int] = {}
+        known, self._curves = self._read(0)
+        self.rows = np.flatnonzero(known)
+        self._curves = [curve[self.rows] for curve in self._curves]
+        self.buckets: Buckets
+
+    def cut(self, keep: Sequence[int]) -> None:
+        """Cuts the time into buckets."""
+        first, last = self._joined.first[self.rows], self._joined.last[self.rows]
+        self.buckets = bucket(first, COLUMNS, last=last, keep=keep, early=True)
 
     def curves(self, layer: str) -> list[tuple[dict[str, Any], Float]]:
-        largest = sorted(self.columns.get(layer, []), key=lambda column: -column[2])[:MAX_LINES]
+        """Returns the lines of a layer and their values."""
         made = []
-        for column, name, _ in sorted(largest):
-            mean, low, high = (values[:, column] for values in (self.mean, self.low, self.high))
+        for column, name in self._drawn(layer):
+            mean, low, high = self._column(column)
             if np.isnan(high).all():
                 continue
-            banded = len(self.buckets) < len(mean) or self.low is not self.high
+            banded = len(self.buckets) < len(mean) or self._joined.earlier is not None
             curves = (
                 [self.buckets.mean(mean), self.buckets.minimum(low), self.buckets.maximum(high)] if banded else [mean]
             )
@@ -99,51 +111,98 @@ class _Source:
             made.append((line, np.concatenate(curves)))
         return made
 
+    def _drawn(self, layer: str) -> list[tuple[int, str]]:
+        largest = sorted(self._columns.get(layer, []), key=lambda column: -column[2])[:MAX_LINES]
+        return [(column, name) for column, name, _ in sorted(largest)]
 
-def _sources(recording: Recording, keep: Sequence[int], pack: SeriesPack) -> list[_Source]:
+    def _column(self, column: int) -> list[Float]:
+        if column not in self._held:
+            # Layers are asked for in the order of the queue: those that follow are read with this one.
+            self._curves = [curve[self.rows] for curve in self._read(self._queue.index(column))[1]]
+        return [curve[:, self._held[column]] for curve in self._curves]
+
+    def _read(self, begin: int) -> tuple[npt.NDArray[np.bool_], list[Float]]:
+        chosen = self._queue[begin : begin + max(64, VALUES_AT_ONCE // max(1, len(self._joined.first)))]
+        self._held = {column: i for i, column in enumerate(chosen)}
+        return self._joined.read(np.array(chosen, dtype=np.intp))
+
+
+class _Joined:
+    """Mean, smallest and largest value of every site: in windows of steps, and from where all are there, at steps.
+
+    Attributes:
+        first, last: steps of each row.
+        earlier: the windows, or None when there are none.
+    """
+
+    def __init__(self, recording: Recording, panel: Panel, statistic: str) -> None:
+        self._recording = recording
+        self._panel = panel
+        self._statistic = statistic
+        self.earlier = recording.buckets.get((panel.signal, panel.optimizer))
+        whole = 0 if self.earlier is None else recording.whole_from.get(panel.optimizer, 0)
+        self._begin = int(np.searchsorted(panel.steps, whole))
+        first = last = panel.steps[self._begin :]
+        if self.earlier is not None:
+            first, last = np.concatenate([self.earlier.first, first]), np.concatenate([self.earlier.last, last])
+        self.first, self.last = first, last
+
+    def read(self, columns: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.bool_], list[Float]]:
+        """Returns which rows have a value of any site, and mean, low and high of some of the panel's columns."""
+        known, parts = list[npt.NDArray[np.bool_]](), list[tuple[Float, Float, Float]]()
+        if self.earlier is not None:
+            some, part = self._windows(self.earlier, columns)
+            known.append(some)
+            parts.append(part)
+        for start in range(self._begin, len(self._panel.steps), ROWS_AT_ONCE):
+            rows = self._panel.at(slice(start, start + ROWS_AT_ONCE))
+            values = site_values(self._recording, rows, self._statistic)
+            known.append(_some(values))
+            few = values[:, columns]
+            parts.append((few, few, few))
+        if not parts:
+            return np.zeros(0, dtype=np.bool_), [np.zeros((0, len(columns)))] * 3
+        return np.concatenate(known), [np.concatenate(curve) for curve in zip(*parts, strict=True)]
+
+    def _windows(
+        self, earlier: BucketPanel, columns: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.bool_], tuple[Float, Float, Float]]:
+        mine = np.flatnonzero(np.isin(earlier.sites, self._panel.sites))
+        there = np.isin(self._panel.sites[columns], earlier.sites)
+        theirs = np.searchsorted(earlier.sites, self._panel.sites[columns[there]])
+
+        def of(values: Float) -> Float:
+            early = np.full((len(values), len(columns)), np.nan)
+            early[:, there] = values[:, theirs]
+            return early
+
+        values = bucket_values(self._recording, earlier, self._statistic)
+        known = _some(values[:, mine])
+        high = of(values)
+        if self._statistic != "rms":
+            return known, (high, high, high)
+        del values
+        return known, (of(earlier.rms()), of(earlier.rms_min), high)
+
+
+def _sources(recording: Recording, order: Sequence[int], keep: Sequence[int], pack: SeriesPack) -> list[_Source]:
     sources = []
     for chart, signal, statistic in CHARTS:
-        for (name, _), panel in sorted(recording.panels.items()):
+        for (name, _), panel in sorted(recording.panels.items(), key=lambda item: item[0]):
             if name != signal or not len(panel.steps):
                 continue
-            first, last, *series = _series(recording, panel, statistic)
-            rows = np.flatnonzero(~np.isnan(series[-1]).all(axis=1))
-            if len(rows):
-                buckets = bucket(first[rows], COLUMNS, last=last[rows], keep=keep)
-                pack.times.append(time_axis(buckets.first, buckets.last))
-                mean, low, high = _rows(series, rows)
-                columns = _columns_by_layer(recording, panel)
-                sources.append(_Source(chart, len(pack.times) - 1, buckets, mean, low, high, columns))
+            source = _Source(recording, panel, chart, statistic, order)
+            if len(source.rows):
+                source.cut(keep)
+                source.time = len(pack.times)
+                pack.times.append(time_axis(source.buckets.first, source.buckets.last))
+                sources.append(source)
     return sources
 
 
-def _rows(series: list[Float], rows: npt.NDArray[np.intp]) -> list[Float]:
-    """Selects rows, of the same array once."""
-    taken = {id(values): values[rows] for values in series}
-    return [taken[id(values)] for values in series]
-
-
-def _series(recording: Recording, panel: Panel, statistic: str) -> tuple[Steps, Steps, Float, Float, Float]:
-    """Returns first and last step of each row, and the mean, smallest and largest value in it of every site.
-
-    Before the steps that are there in full the rows are windows of steps.
-    """
-    values, steps = site_values(recording, panel, statistic), panel.steps
-    earlier = recording.buckets.get((panel.signal, panel.optimizer))
-    if earlier is None:
-        return steps, steps, values, values, values
-    whole = slice(int(np.searchsorted(steps, recording.whole_from.get(panel.optimizer, 0))), None)
-    high = bucket_values(recording, earlier, statistic)
-    mean, low = (earlier.rms(), earlier.rms_min) if statistic == "rms" else (high, high)
-    both, mine = np.isin(earlier.sites, panel.sites), np.searchsorted(panel.sites, earlier.sites)
-
-    def joined(windows: Float) -> Float:
-        early = np.full((len(windows), len(panel.sites)), np.nan)
-        early[:, mine[both]] = windows[:, both]
-        return np.concatenate([early, values[whole]])
-
-    first, last = np.concatenate([earlier.first, steps[whole]]), np.concatenate([earlier.last, steps[whole]])
-    return first, last, joined(mean), joined(low), joined(high)
+def _some(values: Float) -> npt.NDArray[np.bool_]:
+    """Tells which rows have a value."""
+    return np.asarray((~np.isnan(values)).any(axis=1))
 
 
 def _columns_by_layer(recording: Recording, panel: Panel) -> dict[str, list[tuple[int, str, int]]]:

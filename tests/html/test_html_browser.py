@@ -197,6 +197,14 @@ def test_tables_stand_in_for_plots(open_page: Sheet, sick: str) -> None:
     assert page.locator("#gradient-table thead th").all_inner_texts() == ["step", "weight", "bias"]
 
 
+def test_a_long_table_says_how_many_rows_it_leaves_out(open_page: Sheet) -> None:
+    """Of 900 steps every third has a row, and the caption says so."""
+    page = open_page(render(dense(["a", "b"], 900)))
+    page.click("[data-table=gradient]")
+    assert page.inner_text("#gradient-table caption").endswith("; one row in 3 of 900")
+    assert page.locator("#gradient-table tbody tr").count() == 300
+
+
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_scrolls_in_one_direction(open_page: Sheet, sick: str, width: int) -> None:
     """Nothing is wider than the screen, and header and sparkline stay."""

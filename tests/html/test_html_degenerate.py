@@ -7,6 +7,7 @@ from itertools import cycle
 import pytest
 
 from gradwatch.findings import Analysis, Finding
+from gradwatch.silences import parsed, silenced
 from gradwatch_html import HtmlReporter
 from tests.html.building import dense, lengthened, synthetic
 from tests.html.conftest import Sheet, wait_for
@@ -122,11 +123,9 @@ def test_strange_names_stay_apart_and_on_the_screen(open_page: Sheet) -> None:
 def test_a_silenced_finding_does_not_make_a_run_healthy(open_page: Sheet) -> None:
     """When nothing else was found, the page says that, and names what was silenced."""
     quiet = Finding("spike", "warning", "A spike", "a", ("a",), 3, 4, (), "", (), "")
-    said = "Gradients look healthy in all 2 layers over 30 steps; 1 silenced."
-    analysis = Analysis((), ("exploding",), {}, 30, 2, said, (quiet,))
+    analysis = silenced(Analysis((quiet,), ("exploding",), {}, 30, 2), parsed("spike"))
     page = open_page(HtmlReporter().render(dense(["a", "b"], 30), analysis))
-    assert page.inner_text("h1") == "1 finding is silenced; nothing else was found in 2 layers over 30 steps."
-    assert "healthy" not in page.inner_text("h1")
+    assert page.inner_text("h1") == "Nothing else was found in all 2 layers over 30 steps; 1 silenced."
     assert "A spike" in page.inner_text("#silenced")
 
 

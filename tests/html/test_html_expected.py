@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gradwatch
+from gradwatch_html import figures
 from gradwatch_html.expected import DERIVATIVES, expected_slopes, mean_square_slope
 from gradwatch_html.flow import flow, slopes
 from tests.html.conftest import Sheet
@@ -120,7 +121,9 @@ def test_the_page_draws_what_theory_expects_beside_what_is_healthy(open_page: Sh
     """Of sigmoids the legend and a third line give the expected slope, and a note says what it is."""
     torch.manual_seed(0)
     _, expected = measured(chain(nn.Sigmoid, 1.0), torch.randn(BATCH, WIDTH), tmp_path / "run")
-    page = open_page(render(gradwatch.load(tmp_path / "run").recording))
+    run = gradwatch.load(tmp_path / "run")
+    assert figures.flow(run).data[-1].name == f"theory for these weights: {expected:+.2f}"
+    page = open_page(render(run.recording))
     words = page.inner_text("#flow-legend")
     assert f"theory for these weights: +{expected:.2f} decades per layer" in words
     assert "healthy: flat" in words

@@ -99,13 +99,18 @@ def test_gradients_come_and_go() -> None:
             check(resolved(measured), row, gradient)
 
 
+def update_of(weights: Weights) -> Measured | None:
+    """Returns what was added to weights since they were copied."""
+    return weights.read(update=True, weight=False)[0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["contiguous", "transposed", "strided", "empty"])
 def test_the_update_is_what_was_added(dtype: torch.dtype, kind: str) -> None:
     """Whatever the strides, the update is the difference of the weights, also when the parameter's data is replaced."""
     weights = [nn.Parameter(OTHERS[kind]().to(dtype)), nn.Parameter(torch.ones(3, dtype=dtype))]
     watched = Weights(weights)
-    assert watched.update() is None
+    assert update_of(watched) is None
     for replaced in (False, True):
         before = [weight.detach().clone() for weight in weights]
         watched.copy()
@@ -114,14 +119,14 @@ def test_the_update_is_what_was_added(dtype: torch.dtype, kind: str) -> None:
                 weight.add_(0.5)
         if replaced:
             weights[0].data = weights[0].data.clone(memory_format=torch.contiguous_format)
-        found = resolved(watched.update())
+        found = resolved(update_of(watched))
         for row, (weight, old) in enumerate(zip(weights, before, strict=True)):
             difference = (weight.detach() - old).double().numpy()
             expected = measure(difference, full=False)
             np.testing.assert_allclose(found.l2[row], expected.l2[0], rtol=1e-5 if dtype != torch.bfloat16 else 1e-2)
             np.testing.assert_allclose(found.n[row], expected.n[0])
-        assert resolved(watched.weight()).n.tolist() == [weight.numel() for weight in weights]
-    assert watched.update() is None
+        assert resolved(watched.read(update=False, weight=True)[1]).n.tolist() == [weight.numel() for weight in weights]
+    assert update_of(watched) is None
 
 
 def test_the_update_of_large_weights_is_what_was_added() -> None:
@@ -140,10 +145,10 @@ def test_the_update_of_large_weights_is_what_was_added() -> None:
             weights[0][1999, 999] += 4.0
             for weight in weights[2:]:
                 weight.view(-1)[-1] += 1.0
-        found = resolved(watched.update())
+        found = resolved(update_of(watched))
         np.testing.assert_allclose(found.l2[[0, 2, 3, 4]], [4.0, 1.0, 1.0, 1.0], rtol=1e-2)
     watched.forget()
-    assert watched.update() is None
+    assert update_of(watched) is None
 
 
 def test_an_update_without_the_weights_it_began_with_is_none() -> None:
@@ -152,7 +157,7 @@ def test_an_update_without_the_weights_it_began_with_is_none() -> None:
     watched = Weights([weight])
     watched.copy()
     weight.data = torch.ones(5)
-    assert watched.update() is None
+    assert update_of(watched) is None
 
 
 def test_an_update_takes_no_memory_beside_the_copy() -> None:
@@ -161,8 +166,7 @@ def test_an_update_takes_no_memory_beside_the_copy() -> None:
     watched = Weights(weights)
     watched.copy()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        watched.update()
-        watched.weight()
+        watched.read(update=True, weight=True)
     assert max((event.self_cpu_memory_usage for event in prof.events() or ()), default=0) < 4_000_000
 
 
@@ -178,5 +182,5 @@ def test_units_are_alive_where_any_sample_is_not_zero(dtype: torch.dtype, axis: 
     others = [d for d in range(4) if d != axis]
     reader = Reader()
     reader.reduce((values,))
-    found = alive_units(values, axis, plain=reader.fits((values,))).array()
+    found = alive_units(values, axis, plain=reader.form is not None).array()
     assert found.tolist() == (values != 0).sum(dim=others).bool().tolist()

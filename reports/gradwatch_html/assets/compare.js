@@ -54,7 +54,7 @@ const drawRatio = async () => {
     {...base, z: special, zmin: -0.5, zmax: 1.5, colorscale: kinds.flatMap((colour, i) => [[i / 2, colour], [(i + 1) / 2, colour]])},
   ], layout(room, {
     shapes: [cursor()],
-    xaxis: stepAxis('ratio', room.l + room.r, {range: [edges[0], edges.at(-1)], showgrid: false, ...stepTitle}),
+    xaxis: stepAxis('ratio', room.l + room.r, {range: [edges[0], edges.at(-1)], showgrid: false, ...stepTitle()}),
     yaxis: {range: [rows - 0.5, -0.5], showgrid: false, ...rowNames(metric.names, high, Math.floor((room.l - 10) / 6.4))},
   }));
   const seen = [...new Set(cells.flatMap((line) => line.map(({code}) => code)))].filter((code) => code > 1 && code < 7).sort(), most = metric.range < 1 ? short(10 ** metric.range) : power(10, metric.range), [first, other] = metric.runs;
@@ -133,8 +133,8 @@ const drawLoss = () => {
   const all = losses.flatMap((loss) => (loss ? [...loss.low, ...loss.high] : [])), [low, high] = extent(all), room = (high - low || Math.abs(high) || 1) * 0.08;
   const y = low > 0 && high / low > 100 ? logAxis(all) : roundAxis(Number.isFinite(low) ? [low - room, high + room] : [0, 1], 6);
   const data = losses.flatMap((loss, i) => (loss ? curve({time: loss, ...loss, name: named(runs[i])}, colours[runs[i].colour]).map((trace) => (trace.line.width ? {...trace, line: runLine(runs[i])} : trace)) : []));
-  const bad = losses.flatMap((loss, i) => (loss?.bad.length ? [marks(loss.bad, y, 'bad', {hovertemplate: `${escaped(named(runs[i]))}: not finite at step %{x:,d}<extra></extra>`})] : []));
-  draw('loss', [...data, ...bad], layout({b: 38}, {shapes: [cursor()], xaxis: stepAxis('loss', 68, stepTitle), yaxis: y}));
+  const bad = losses.flatMap((loss, i) => (loss?.bad.length ? [marksAt(loss.bad, y, 'bad', {word: `${escaped(named(runs[i]))}: not finite`})] : []));
+  draw('loss', [...data, ...bad], layout({b: 38}, {shapes: [cursor()], xaxis: stepAxis('loss', 68, stepTitle()), yaxis: y}));
   const lacking = runs.filter((_, i) => !losses[i]);
   legend('loss', [...runs.filter((_, i) => losses[i]).map((run) => [colours[run.colour], named(run), `stroke ${run.dash}`]), ...(bad.length ? [[colours.bad, 'non-finite']] : [])]);
   $('loss-note').textContent = `${losses.some((loss) => loss?.banded) ? 'Mean and range of neighbouring steps. ' : ''}${lacking.length ? `No loss logged in ${lacking.map(named).join(', ')}.` : ''}`;

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const meta = JSON.parse($('meta').textContent);
 const {layers, findings, metrics, lanes, start} = meta;
 const SHAPES = {critical: '▲', warning: '■', notice: '●'}, MARKERS = {critical: 'triangle-up', warning: 'square', notice: 'circle'};
-const state = {layer: 0, step: 0, metric: start.metric, view: start.view, rows: 'depth', folds: null, x: null, y: null, brush: null};
+const state = {layer: 0, step: 0, scale: 'linear', metric: start.metric, view: start.view, rows: 'depth', folds: null, x: null, y: null, brush: null};
 const metricOf = new Map(metrics.map((metric) => [metric.key, metric]));
 const tables = {};
 let colours = meta.palettes.light, ready = false;

@@ -64,7 +64,7 @@ const setStep = (index) => {
   requestAnimationFrame(() => {
     pending = false;
     drawFlow();
-    for (const plot of stepPlots()) window.Plotly.relayout(plot, {'shapes[0].x0': currentStep(), 'shapes[0].x1': currentStep()});
+    for (const plot of stepPlots()) window.Plotly.relayout(plot, {'shapes[0].x0': place(currentStep()), 'shapes[0].x1': place(currentStep())});
     remember();
   });
 };

@@ -87,7 +87,7 @@ const joinedBoxes = (boxes, least) => {
   return joined;
 };
 const outlines = (metric, view, [x0, x1], [r0, r1], room) => {
-  const across = (step) => (step - x0) / (x1 - x0), up = (row) => 1 - (row - r0) / (r1 - r0), clip = (v) => Math.max(0, Math.min(1, v));
+  const [p0, p1] = [x0, x1].map(place), across = (step) => (place(step) - p0) / (p1 - p0), up = (row) => 1 - (row - r0) / (r1 - r0), clip = (v) => Math.max(0, Math.min(1, v));
   const shapes = [], labels = [], paper = {xref: 'paper', yref: 'paper'}, least = 7 / room.wide;
   findings.forEach((finding, index) => {
     const from = across((finding.first ?? start.steps[0]) - 0.5), to = across((finding.last ?? start.steps[1]) + 0.5);
@@ -117,7 +117,7 @@ const outlines = (metric, view, [x0, x1], [r0, r1], room) => {
 };
 
 const windowOf = (metric, view) => {
-  const [c0, c1] = state.x ?? fullRange(), rows = view.shown.length, [a, b] = state.y ?? [0, rows];
+  const [c0, c1] = shownSteps(), rows = view.shown.length, [a, b] = state.y ?? [0, rows];
   const r0 = Math.max(0, Math.min(rows - 1, Math.floor(a)));
   return {x: [c0, c1], r0, r1: Math.min(rows, Math.max(Math.ceil(b), r0 + 1))};
 };
@@ -132,7 +132,7 @@ const drawHeatmap = async () => {
   const gutter = gutters(), {clientWidth, clientHeight} = $('heatmap'), size = {high: clientHeight - 46, wide: clientWidth - gutter.l - gutter.r}, dots = Math.min(2, window.devicePixelRatio || 1);
   const view = {metric, data, change, ...arrange(metric, data)};
   Object.assign(view, windowOf(metric, view), {kinds: [colours.absent, colours.zero, colours.bad]});
-  Object.assign(view, {across: bandsOf(edgesOf(metric), ...view.x, Math.round(size.wide * dots)), down: rowBands(view.r0, view.r1, Math.round(size.high * dots))});
+  Object.assign(view, {across: bandsOf(edgesOf(metric).map(place), ...view.x.map(place), Math.round(size.wide * dots)), down: rowBands(view.r0, view.r1, Math.round(size.high * dots))});
   view.cells = measureCells(view);
   heat = Object.assign(view, scaleOfView(view));
   paintCells($('cells'), heat);
@@ -146,7 +146,7 @@ const drawAxes = ({metric, x, r0, r1, ...view}, gutter, size) => {
   const outline = outlines(metric, view, x, [r0, r1], size), mouse = matchMedia('(pointer: fine)').matches;
   return draw('heatmap', [{type: 'scatter', x: [], y: [], hoverinfo: 'skip'}], layout({...gutter, b: 38}, {
     dragmode: mouse ? 'zoom' : false, hovermode: false, shapes: [cursor(), brushed(), ...outline.shapes], annotations: outline.annotations,
-    xaxis: stepAxis('heatmap', gutter.l + gutter.r, {range: x, fixedrange: false, showgrid: false, ...stepTitle}),
+    xaxis: stepAxis('heatmap', gutter.l + gutter.r, {range: x, fixedrange: false, showgrid: false, ...stepTitle()}),
     yaxis: {range: [r1 - 0.5, r0 - 0.5], fixedrange: false, showgrid: false, showticklabels: false},
   }));
 };
@@ -155,9 +155,12 @@ const tellHeatmap = ({metric, change, cells, kinds, map, zmin, zmax, shown}) => 
   const ends = change ? (narrow() ? '÷10⁴ … ×10⁴' : '10⁴× smaller … same … 10⁴× larger') : metric.share ? '0% … 100%' : `${short(10 ** zmin)} … ${short(10 ** zmax)}`;
   legend('heatmap', [[`linear-gradient(90deg, ${map.join(',')})`, ends, 'ramp'], ...['no gradient (None)', 'exactly zero', 'non-finite'].map((word, i) => [kinds[i], word]).filter((_, i) => seen.has(i + 1))]);
   const how = change ? ' Colour: change from the layer’s own start, the median of 8 to 18% of the run.' : '', apart = metric.breaks.length > 1 ? ' Sampled: a cell reaches half-way to the next captured step.' : '', folded = shown.length < rows ? ' A folded module shows the strongest of its layers.' : '';
-  numbers($('heatmap-note'), `${metric.note}${apart}${how}${folded} Click a cell for its layer${mouse ? '; drag to zoom, double-click to reset; drag with Shift to mark steps in every plot' : ''}.`);
-  describe('heatmap', `${metric.title}, ${change ? 'change from own start' : 'value'}, ${whole(rows)} layers ${{depth: 'from input at the top to output', kind: 'by kind', change: 'the most changed first'}[state.rows]}, ${steps(...start.steps)}. ${findings.slice(0, 8).map((f) => f.title).join('. ')}`);
+  numbers($('heatmap-note'), `${metric.note}${apart}${how}${folded}`);
+  $('heatmap-note').append(make('span', ` Click a cell for its layer${mouse ? '; drag to zoom, double-click to reset; drag with Shift to mark steps in every plot' : ''}.`, {class: 'how'}));
+  describe('heatmap', `${metric.title}, ${change ? 'change from own start' : 'value'}, ${whole(rows)} layers ${{depth: 'from input at the top to output', kind: 'by kind', change: 'the most changed first'}[state.rows]}, ${steps(...start.steps)}${logarithmic() ? ' on a logarithmic axis' : ''}. ${findings.slice(0, 8).map((f) => f.title).join('. ')}`);
   $('reset').hidden = !(state.x || state.y);
+  $('scale').setAttribute('aria-pressed', String(logarithmic()));
+  $('shown').textContent = state.x ? steps(Math.max(start.steps[0], Math.ceil(state.x[0])), Math.floor(state.x[1])) : '';
   for (const button of document.querySelectorAll('[data-view]')) {
     button.setAttribute('aria-pressed', String((button.dataset.view === 'change') === change));
     button.disabled = metric.share && button.dataset.view === 'change';
@@ -206,7 +209,7 @@ const wireHeatmap = () => {
   plot.on('plotly_relayout', (event) => {
     const range = (name) => [event[`${name}.range[0]`], event[`${name}.range[1]`]].sort((a, b) => a - b);
     const [x, y] = [range('xaxis'), range('yaxis')], [low, high] = fullRange();
-    if (x[0] !== undefined) state.x = [Math.max(low, x[0]), Math.min(high, x[1])];
+    if (x[0] !== undefined) state.x = [Math.max(low, stepOf(x[0])), Math.min(high, stepOf(x[1]))];
     if (y[0] !== undefined) state.y = [Math.max(0, Math.floor(y[0] + 0.5)), Math.min(heat.shown.length, Math.ceil(y[1] + 0.5))];
     if (x[0] !== undefined || y[0] !== undefined) redrawSteps();
   });

@@ -33,7 +33,7 @@ const timeChart = (id, {lines, bad, zeros}) => {
   const all = lines.flatMap((line) => [...line.y, ...(line.low ?? []), ...(line.high ?? [])]), share = id === 'shares', format = share ? percent : short, usual = id === 'ratio';
   const y = share ? {range: [0, Math.min(1.04, Math.max(0.0105, extent(all)[1] * 1.15))], tickformat: '~%', nticks: 5} : logAxis([...all, ...(usual ? USUAL : [])]);
   const colour = (line, i) => colours[line.colour ?? LINE_COLOURS[i]], band = {type: 'rect', layer: 'below', xref: 'paper', x0: 0, x1: 1, y0: USUAL[0], y1: USUAL[1], fillcolor: colours.band, line: {width: 0}};
-  const data = [...lines.flatMap((line, i) => curve(line, colour(line, i), {}, format)), marks(bad, y, 'bad'), ...(share ? [] : [marks(zeros, y, 'zero')])];
+  const data = [...lines.flatMap((line, i) => curve(line, colour(line, i), {}, format)), marksAt(bad, y, 'bad'), ...(share ? [] : [marksAt(zeros, y, 'zero')])];
   draw(id, data, layout({}, {shapes: [cursor(), brushed(), ...(usual ? [band] : [])], xaxis: stepAxis(id, 68), yaxis: y}));
   legend(id, [...lines.map((line, i) => [colour(line, i), ellipsis(line.name, 40), 'stroke']), ...(usual ? [[colours.band, 'usual: 10⁻³·⁵ to 10⁻²·⁵']] : []), ...(bad.length ? [[colours.bad, 'non-finite']] : []), ...(zeros.length ? [[colours.soft, 'exactly zero', 'cross']] : [])]);
   const notes = [[lines.some((line) => line.rounded), 'Largest of the layer, rounded to 12%.'], [lines.some((line) => line.banded), 'Mean and range of neighbouring steps.'], [lines.some((line) => line.time.breaks.length > 1), 'Points: sampled steps.']];
@@ -53,7 +53,7 @@ const drawHistogram = async (layer) => {
     legend('histogram', [[colours.accent, 'share of elements']]);
   } else {
     const text = bins.map((bin) => columns.map((c) => `${name(bin)}<br>${steps(time.first[c], time.last[c])}: ${percent(share(bin, c) ?? 0)}`)), z = bins.map((bin) => columns.map((c) => (share(bin, c) === null ? null : Math.log10(share(bin, c)))));
-    draw('histogram', [{type: 'heatmap', x: edgesOf(time), y: [...bins, count].map(exponent), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(colours.elements), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout(limits.length ? {r: 66} : {}, {
+    draw('histogram', [{type: 'heatmap', x: edgesOf(time).map(place), y: [...bins, count].map(exponent), z, text, zmin: -4, zmax: -0.4, colorscale: scaleOf(colours.elements), showscale: false, hovertemplate: '%{text}<extra></extra>', hoverongaps: false}], layout(limits.length ? {r: 66} : {}, {
       shapes: [cursor(), brushed(), ...limits.map(([y]) => ({type: 'line', xref: 'paper', x0: 0, x1: 1, y0: y, y1: y, line: {color: colours.critical, width: 1, dash: 'dash'}}))],
       annotations: limits.map(([y, text_]) => ({xref: 'paper', x: 1, xshift: 4, xanchor: 'left', align: 'left', y, yanchor: 'middle', text: text_, showarrow: false, font: {size: 11, color: colours.critical}})),
       xaxis: stepAxis('histogram', limits.length ? 120 : 68, {showgrid: false}), yaxis: {...powers(low, high, 2), range: [low, high], showgrid: false},

@@ -2,9 +2,13 @@
 
 const setTheme = (theme) => { if (theme) root.dataset.theme = theme; else delete root.dataset.theme; readTheme(); return drawAll(); };
 const turn = (by) => { const box = $('layer')?.getBoundingClientRect(); openLayer(state.layer + by, {scroll: box?.top > window.innerHeight * 0.8 || box?.bottom < 0}); };
+// On the heatmap the arrows move what is shown of the steps; everywhere else they move the step.
+const arrow = (event, by) => (event.target.closest?.('#heatmap, #zoom') ? zoomBy(by < 0 ? 'left' : 'right') : setStep(state.step + by * (event.shiftKey ? 10 : 1)));
 const KEYS = {
   '/': () => $('find').focus(), j: () => turn(1), k: () => turn(-1), d: () => setTheme(dark() ? 'light' : 'dark'), '?': () => $('keys').showModal(),
-  ArrowLeft: (event) => setStep(state.step - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => setStep(state.step + (event.shiftKey ? 10 : 1)),
+  ArrowLeft: (event) => arrow(event, -1), ArrowRight: (event) => arrow(event, 1),
+  '+': () => $('heatmap') && zoomBy('in'), '=': () => $('heatmap') && zoomBy('in'), '-': () => $('heatmap') && zoomBy('out'), 0: () => (state.x || state.y) && resetZoom(),
+  l: () => $('heatmap') && setScale(logarithmic() ? 'linear' : 'log'),
   r: () => $('heatmap') && setRows(Object.keys(ORDERS)[(Object.keys(ORDERS).indexOf(state.rows) + 1) % 3]),
   Escape: () => { if (state.brush) { setBrush(null); remember(); } else if (state.x || state.y) resetZoom(); },
   m: () => $('heatmap') && setMetric(metrics[(metrics.findIndex((m) => m.key === state.metric) + 1) % metrics.length].key),
@@ -12,12 +16,12 @@ const KEYS = {
 };
 const CLICKS = {
   layer: (element) => openLayer(Number(element.dataset.layer)), finding: (element) => openFinding(Number(element.dataset.finding)),
-  view: (element) => setMetric(state.metric, element.dataset.view), fold: (element) => fold(element.dataset.fold), show: (element) => showFinding(findings[element.dataset.show]), table: toggleTable,
+  zoom: (element) => zoomBy(element.dataset.zoom), view: (element) => setMetric(state.metric, element.dataset.view), fold: (element) => fold(element.dataset.fold), show: (element) => showFinding(findings[element.dataset.show]), table: toggleTable,
 };
 const wire = () => {
   Object.assign($('find'), {oninput: search, onkeydown: findKey, onblur: () => listHits(false)});
   $('theme').onclick = KEYS.d;
-  if ($('heatmap')) { $('metric').append(...metrics.map(({key, title}) => make('option', title, {value: key}))); $('metric').onchange = () => setMetric($('metric').value); $('reset').onclick = resetZoom; $('rows').onchange = () => setRows($('rows').value); $('fold').onclick = foldAll; }
+  if ($('heatmap')) { $('metric').append(...metrics.map(({key, title}) => make('option', title, {value: key}))); $('metric').onchange = () => setMetric($('metric').value); $('reset').onclick = resetZoom; $('rows').onchange = () => setRows($('rows').value); $('fold').onclick = foldAll; $('scale').onclick = KEYS.l; }
   if ($('flow')) { $('step').oninput = () => setStep(Number($('step').value)); $('play').onclick = play; }
   if ($('layer')) { $('previous').onclick = () => openLayer(state.layer - 1, {scroll: false}); $('next').onclick = () => openLayer(state.layer + 1, {scroll: false}); }
   document.addEventListener('keydown', (event) => {

@@ -28,6 +28,7 @@ const remember = () => {
   const link = new URLSearchParams({l: layers[state.layer]?.name ?? '', i: state.layer});
   if (meta.flow) link.set('step', currentStep());
   if (state.metric) { link.set('metric', state.metric); link.set('view', state.view); }
+  if (logarithmic()) link.set('scale', 'log');
   if (state.rows !== 'depth') link.set('rows', state.rows);
   if (state.folds && state.folds.size <= MOST_FOLDS) for (const key of state.folds.size ? state.folds : ['']) link.append('fold', key);
   if (state.brush) link.set('mark', state.brush.map(Math.round).join('-'));
@@ -39,7 +40,7 @@ const readLink = () => {
   const link = new URLSearchParams(location.hash.slice(1)), named = layers.findIndex((layer) => layer.name === link.get('l')), x = spanOf(link.get('x'));
   if (metricOf.has(link.get('metric'))) state.metric = link.get('metric');
   if (['change', 'value'].includes(link.get('view'))) state.view = link.get('view');
-  state.x = x;
+  Object.assign(state, {x, scale: link.get('scale') === 'log' ? 'log' : 'linear'});
   state.brush = spanOf(link.get('mark'));
   state.rows = Object.hasOwn(ORDERS, link.get('rows')) ? link.get('rows') : 'depth';
   state.folds = link.has('fold') ? new Set(link.getAll('fold').filter(Boolean)) : null;

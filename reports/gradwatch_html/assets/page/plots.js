@@ -10,12 +10,6 @@ const draw = (id, data, settings) => {
   const size = {width: $(id).clientWidth, height: $(id).clientHeight};
   return window.Plotly.react($(id), data, {...settings, ...size}, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
 };
-const fullRange = () => [start.steps[0] - 0.5, start.steps[1] + 0.5], stepTitle = {title: {text: 'step', standoff: 4}};
-const stepAxis = (id, margin, more = {}) => {
-  const range = more.range ?? state.x ?? fullRange(), room = $(id).clientWidth - margin;
-  const spacing = range[1] - range[0] <= 8 ? {tick0: 0, dtick: 1} : {nticks: Math.max(3, Math.min(10, Math.floor(room / 80)))};
-  return {...spacing, range, tickformat: ',~s', hoverformat: ',d', ...more};
-};
 const powers = (low, high, base = 10, most = 6) => {
   const stride = Math.max(1, Math.ceil((high - low + 1) / most)), list = [];
   for (let p = Math.ceil(low / stride) * stride; p <= high; p += stride) list.push(p);
@@ -24,7 +18,7 @@ const powers = (low, high, base = 10, most = 6) => {
 // Round ticks of a linear axis: two at least, and about as many as there is room for.
 const roundAxis = ([low, high], most) => {
   const rough = (high - low) / most, power_ = 10 ** Math.floor(Math.log10(rough)), ticksOf = (step) => { const list = []; for (let n = Math.ceil(low / step); n * step <= high; n++) list.push(n * step); return list; };
-  const lists = [0.5, 1, 2, 2.5, 5, 10].map((n) => ticksOf(n * power_)), found = lists.find((list) => list.length > 1 && list.length <= most + 1) ?? lists[0];
+  const lists = [0.5, 1, 2, 2.5, 5, 10].map((n) => ticksOf(n * power_)), found = lists.find((list) => list.length > 1 && list.length <= most) ?? lists[0];
   return {range: [low, high], tickmode: 'array', tickvals: found, ticktext: found.map((v) => (Math.abs(v) < 1e5 ? String(Number(v.toPrecision(4))) : short(v)))};
 };
 const logAxis = (values, most = 6) => {
@@ -39,7 +33,6 @@ const logAxis = (values, most = 6) => {
   [low, high] = [Math.floor(low - 0.02), Math.ceil(high + 0.02)];
   return {type: 'log', range: [low, high], ...powers(low, high, 10, most)};
 };
-const cursor = () => ({type: 'line', xref: 'x', yref: 'paper', x0: currentStep(), x1: currentStep(), y0: 0, y1: 1, visible: currentStep() !== null, line: {color: colours.ink, width: 1, dash: 'dot'}});
 const legend = (id, entries) => $(`${id}-legend`).replaceChildren(...entries.map(([colour, text, kind = 'block']) => {
   const item = make('span'), mark = item.appendChild(make('i', undefined, {class: kind}));
   mark.style.setProperty('--mark', colour);
@@ -65,18 +58,19 @@ const curve = ({time, y, low, high, banded, name}, colour, more = {}, format = s
   const follows = followsOf(time), x = [], ys = [], dots = [], text = [], made = [], known = (i) => Number.isFinite(y[i] ?? NaN);
   for (let i = 0; i < y.length; i++) {
     const before = known(i) && follows[i] && known(i - 1), after = known(i) && follows[i + 1] && known(i + 1);
-    if (!before) { x.push(middle(time, i)); ys.push(null); dots.push(0); text.push(''); }
-    x.push(middle(time, i));
+    if (!before) { x.push(place(middle(time, i))); ys.push(null); dots.push(0); text.push(''); }
+    x.push(place(middle(time, i)));
     ys.push(known(i) ? y[i] : null);
     dots.push(before || after ? 0 : 5);
     text.push(known(i) ? `${escaped(ellipsis(name, 60))}<br>${steps(time.first[i], time.last[i])}: ${format(y[i])}` : '');
   }
-  if (banded) made.push(band(time.first.map((_, i) => middle(time, i)), low, high, faint(colour, 0.22), more));
+  if (banded) made.push(band(time.first.map((_, i) => place(middle(time, i))), low, high, faint(colour, 0.22), more));
   const mode = dots.some((size) => size) ? 'lines+markers' : 'lines';
   return [...made, {type: 'scatter', mode, x, y: ys, text, hovertemplate: '%{text}<extra></extra>', line: {color: colour, width: 1.6}, marker: {color: colour, size: dots, line: {width: 0}}, ...more}];
 };
 const marks = (x, {type, range: [low, high]}, kind, more = {}) => {
   const inner = kind === 'bad' ? high - (high - low) * 0.004 : low + (high - low) * 0.004, y = type === 'log' ? 10 ** inner : inner;
   const marker = kind === 'bad' ? {symbol: 'line-ns', size: 9, line: {color: colours.bad, width: 1.4}} : {symbol: 'x-thin', size: 6, line: {color: colours.soft, width: 1.3}};
-  return {type: 'scatter', mode: 'markers', x, y: x.map(() => y), marker, cliponaxis: false, hovertemplate: `${kind === 'bad' ? 'non-finite' : 'exactly zero'} at step %{x:,d}<extra></extra>`, ...more};
+  return {type: 'scatter', mode: 'markers', x, y: x.map(() => y), marker, cliponaxis: false, ...more};
 };
+const marksAt = (steps_, y, kind, {word = kind === 'bad' ? 'non-finite' : 'exactly zero', ...more} = {}) => marks(steps_.map(place), y, kind, {text: steps_.map((step) => `${word} at step ${whole(step)}`), hovertemplate: '%{text}<extra></extra>', ...more});

@@ -6,7 +6,7 @@ const fillTable = (id) => {
   const line = (cells, tag) => { const row = make('tr'); row.append(...cells.map((cell) => make(tag, ellipsis(String(cell), 90)))); return row; };
   top.append(line(head, 'th'));
   body.append(...rows.filter((_, i) => i % stride === 0).map((cells) => line(cells, 'td')));
-  table.append(make('caption', stride > 1 ? `${caption}; every ${stride}th of ${rows.length} rows` : caption), top, body);
+  table.append(make('caption', stride > 1 ? `${caption}; one row in ${stride} of ${whole(rows.length)}` : caption), top, body);
   $(`${id}-table`).replaceChildren(table);
 };
 const toggleTable = (button) => {
