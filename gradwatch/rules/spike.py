@@ -151,7 +151,7 @@ class Spike:
         """Tells whether it was a spike: the gradient came back, and an update alone was no new pace."""
         if not event.passed(BACK):
             return False
-        alone = max(event.updates[1:3], default=math.inf) * TOP < event.updates[0]
+        alone = len(event.updates) > 1 and max(event.updates[1:3]) * TOP < event.updates[0]
         return event.gradient > 1 or alone or max(event.norms[:FELT_WITHIN], default=0.0) > JUMP
 
     def _marks(self, event: Event) -> tuple[str, ...]:
