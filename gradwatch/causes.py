@@ -40,7 +40,7 @@ FOLLOWS: Final[dict[str, frozenset[str]]] = {
         }
     ),
     "dead-units": frozenset({"disconnected", "exploding", "vanishing", "update-too-small"}),
-    "saturated": frozenset({"exploding", "vanishing", "update-too-small"}),
+    "saturated": frozenset({"exploding", "vanishing", "update-too-small", "spike"}),
     "disconnected": frozenset({"vanishing", "update-too-small", "frozen", "plumbing"}),
     "frozen": frozenset({"update-too-small", "plumbing"}),
     "vanishing": frozenset({"update-too-small", "frozen", "dead-units"}),

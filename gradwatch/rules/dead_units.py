@@ -229,7 +229,8 @@ class DeadUnits:
         if len(sick) > 1:
             others = [layer for layer in sick if layer != culprit]
             low, high = float(self._share[others].min()), float(self._share[others].max())
-            evidence.append(f"In {count(len(others), 'other layer')} {low:.0%} to {high:.0%} of the units are silent.")
+            share = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+            evidence.append(f"In {count(len(others), 'other layer')} {share} of the units are silent.")
         change = self._history.loss_change()
         if change is not None:
             evidence.append(

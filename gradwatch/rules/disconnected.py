@@ -22,6 +22,7 @@ from gradwatch.rules.rule import (
     stretches,
     too_few,
 )
+from gradwatch.rules.siblings import Siblings
 from gradwatch.rules.view import StepView
 
 UNDERFLOW: Final = 1e-30
@@ -40,7 +41,7 @@ class Disconnected:
     A head that had gradients and does not run now is given three times its active spell.
     Or: no parameter at all has had a gradient yet (``barren.py``).
     Severity: critical for parameters in an optimizer; notice for those in none, and for a layer that never ran while a
-    sibling of the same shapes did (experts, heads).
+    sibling of the same shapes did (experts, heads); warning when these siblings are links of a chain (``siblings.py``).
     Source: one of the commonest silent faults in collections of real programs (Jiang et al., TrainCheck, OSDI 2025).
     Advice: remove the cut, or take the layers out of the optimizer.
     """
@@ -53,6 +54,7 @@ class Disconnected:
         self._gaps = Gaps()
         self._samples = 0
         self._barren = Barren(history)
+        self._kin = Siblings()
         self._absent: Mask = np.zeros(0, dtype=np.bool_)
         self._rms = np.zeros(0)
         self._ran: Index = np.zeros(0, dtype=np.int64)
@@ -62,6 +64,7 @@ class Disconnected:
     def observe(self, view: StepView) -> None:
         """Takes the next step."""
         self._see_activations(view)
+        self._kin.observe(view)
         rows = view.gradient
         if rows is None or view.skipped:
             return
@@ -152,19 +155,22 @@ class Disconnected:
         inside = affected & np.isin(layout.layer_of, stretch)
         never_ran = self._last_activation >= 0 and not any(self._runs(layer) for layer in stretch)
         culprit = stretch[0] if never_ran else stretch[-1]
-        sibling = self._sibling(layout, culprit) if never_ran else None
+        siblings = self._siblings(layout, culprit) if never_ran else []
+        chained = self._kin.chained(layout, siblings)
+        sibling = layout.layers[siblings[0]] if siblings and not chained else None
         trained = bool((inside & layout.trained).any())
         absent = bool(self._absent[inside].any())
-        names = in_depth_order(layout, stretch, culprit)
+        # The gradient is lost at the end of the stretch: from there back.
+        names = in_depth_order(layout, stretch, culprit) if never_ran else layout.names(stretch[::-1])
         return Finding(
             kind=self.kind,
-            severity="critical" if trained and sibling is None else "notice",
+            severity="notice" if not trained or (siblings and not chained) else "warning" if chained else "critical",
             title=_title(called(names[0]), len(names), never_ran),
             layer=names[0],
             layers=names,
             first_step=int(self._gaps.since[inside].min()),
             last_step=self._last_step,
-            evidence=self._evidence(layout, inside, stretch, absent=absent, sibling=sibling),
+            evidence=self._evidence(layout, inside, stretch, absent=absent, siblings=siblings, chained=chained),
             cause=_cause(called(names[0]), absent=absent, never_ran=never_ran, sibling=sibling),
             advice=_advice(called(names[0]), absent=absent, never_ran=never_ran),
             check=f"After the fix {called(names[0])} has a gradient above 0 from the first step on.",
@@ -172,7 +178,14 @@ class Disconnected:
         )
 
     def _evidence(
-        self, layout: Layout, inside: Mask, stretch: list[int], *, absent: bool, sibling: str | None
+        self,
+        layout: Layout,
+        inside: Mask,
+        stretch: list[int],
+        *,
+        absent: bool,
+        siblings: list[int],
+        chained: bool,
     ) -> tuple[str, ...]:
         parameters = [layout.parameters[int(i)] for i in np.flatnonzero(inside)]
         steps = int(self._gaps.run[inside].min())
@@ -188,8 +201,11 @@ class Disconnected:
             evidence.append(
                 f"The next layer towards the output, {called(after[0])}, has a gradient of rms {number(after[1])}."
             )
-        if sibling is not None:
-            evidence.append(f"{called(sibling)}, a layer of the same shapes, does get a gradient.")
+        if chained:
+            names = layout.names(siblings)
+            evidence.append(f"{listing(names)}, of the same shapes, run one after another at every step.")
+        elif siblings:
+            evidence.append(f"{called(layout.layers[siblings[0]])}, a layer of the same shapes, does get a gradient.")
         return tuple(evidence)
 
     def _next_connected(self, layout: Layout, stretch: list[int]) -> tuple[str, float] | None:
@@ -201,32 +217,10 @@ class Disconnected:
         nearest = live[np.argmin(rank[layout.layer_of[live]])]
         return layout.layers[int(layout.layer_of[nearest])], float(rms[nearest])
 
-    def _sibling(self, layout: Layout, layer: int) -> str | None:
-        """Returns a layer with the same parameter shapes that does get a gradient, or None."""
-        own = _shapes(layout, layer)
+    def _siblings(self, layout: Layout, layer: int) -> list[int]:
+        """Returns the layers with the same parameter shapes that do get a gradient."""
         ever = padded(self._gaps.ever, len(layout.parameters), False)
-        connected = {int(i) for i in layout.layer_of[ever]}
-        family = _family(layout.layers[layer])
-        alike = (
-            layout.layers[int(other)]
-            for other in layout.depth
-            if other in connected and _family(layout.layers[other]) == family and _shapes(layout, other) == own
-        )
-        return next(alike, None)
-
-
-def _shapes(layout: Layout, layer: int) -> list[tuple[int, ...]]:
-    return sorted(layout.shapes[int(i)] for i in np.flatnonzero(layout.layer_of == layer))
-
-
-def _family(name: str) -> str:
-    """Returns the path without its last part that is told apart by number or name: ``experts.0`` and ``experts.1``."""
-    parts = name.split(".")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    if numbered:
-        parts[numbered[-1]] = "*"
-        return ".".join(parts)
-    return ".".join([*parts[:-1], "*"]) if len(parts) > 1 else name
+        return self._kin.of(layout, layer, {int(i) for i in layout.layer_of[ever]})
 
 
 def _title(name: str, layers: int, never_ran: bool) -> str:

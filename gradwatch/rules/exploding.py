@@ -14,19 +14,20 @@ from gradwatch.findings import Figure, Finding
 from gradwatch.rules import blame
 from gradwatch.rules.growth import (
     AT_ONCE,
+    BEFORE_LATER,
     LATER,
     Culprit,
     Gains,
     lagging,
-    multiplier,
+    multiplied,
     standing_out,
-    throughout,
 )
 from gradwatch.rules.history import TRAIL, History, Point
 from gradwatch.rules.layout import Layout
 from gradwatch.rules.persistence import Persistence
-from gradwatch.rules.profile import gains
+from gradwatch.rules.profile import gains, ways
 from gradwatch.rules.rule import called, in_depth_order, number, too_few, without_loss
+from gradwatch.rules.swollen import Swollen
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
 
@@ -47,16 +48,18 @@ class Exploding:
 
     Formula: key 1, any of (a) one layer's gains (``profile.gains``) exceed the medians of the chain by ``growth.JUMP``,
     and the next largest by ``growth.NEXT_JUMP``, or are above ``growth.ABSOLUTE``, both forward and backward; or
-    signals grow by ``growth.THROUGH`` on their way through the chain and gradients on their way back; on the first
-    sample or on 5 of 8; or a layer's gain leaves what it was by ``growth.SINCE`` on two samples; or its weight gradient
-    lags behind when those of the others jump at one step; (b) the global gradient norm exceeds ``RUNTIME_GROWTH`` times
-    its running median on 5 of 8 steps; (c) it or the loss grew ``GROWTH``-fold within the ``WINDOW`` steps before an
-    overflow. Key 2, any of: the overflow of (c); with (a) or (b), update ratios above ``RATIO`` at or above the culprit
-    on 5 of 8 samples, or above 1 on one of the first ``FIRST``, or a loss above ``LOSS_GROWTH`` times its first value
-    for ``LOSS_STEPS`` steps; with a gain that grew, one that still stands out, a loss ``ROSE`` or a norm ``GROWTH``
-    times what it was. Key 1 alone is no finding: training recovers from it, or a normalisation absorbs it. A gain that
-    grew after updates were too large is their work.
-    Severity: critical with the overflow or the loss, else warning; notice when training recovered.
+    what lies before a layer does (``profile.ways``); or signals grow by ``growth.THROUGH`` on their way through the
+    chain and gradients on their way back; on the first sample or on 5 of 8; or a layer's gain leaves what it was by
+    ``growth.SINCE`` on two samples; or its weight gradient lags behind when those of the others jump at one step; (b)
+    the global gradient norm exceeds ``RUNTIME_GROWTH`` times its running median on 5 of 8 steps; (c) it or the loss
+    grew ``GROWTH``-fold within the ``WINDOW`` steps before an overflow. Key 2, any of: the overflow of (c); with (a) or
+    (b), update ratios above ``RATIO`` at or above the culprit on 5 of 8 samples, or above 1 on one of the first
+    ``FIRST``, or a loss above ``LOSS_GROWTH`` times its first value for ``LOSS_STEPS`` steps; with (a) on the first
+    sample, outputs that start too large and are brought down (``swollen.py``); with a gain that grew, one that still
+    stands out, a loss ``ROSE`` or a norm ``GROWTH`` times what it was. Key 1 alone is no finding: training recovers
+    from it, or a normalisation absorbs it. A gain that grew after updates were too large is their work.
+    Severity: critical with the overflow or the loss, else warning; notice when training recovered and nothing grows
+    any more.
     Sources: He et al. 2015 (gain per layer), Pascanu et al. 2013 (growth); thresholds calibrated on He-initialised
     nets with one weight scaled up, with and without normalisation.
     Advice: the culprit's initialisation, the learning rate, clipping, normalisation.
@@ -71,7 +74,8 @@ class Exploding:
         self._latest: Culprit | None = None
         self._gain_samples = 0
         self._sampled: deque[int] = deque(maxlen=TRAIL)
-        self._gains = Gains()
+        self._gains, self._ways = Gains(), Gains(BEFORE_LATER)
+        self._swollen = Swollen()
         self._loss_before = self._norm_before = math.nan
         self._large_since: int | None = None
         self._rewritten = False
@@ -104,7 +108,7 @@ class Exploding:
         layout = self._history.layout
         culprit = self._culprit
         lost_loss = self._highest_loss >= LOSS_STEPS
-        harm = lost_loss or self._large.ever or self._rewritten or self._rose()
+        harm = lost_loss or self._large.ever or self._rewritten or self._rose() or self._starts_swollen()
         if self._overflow is None and not (harm and (culprit is not None or self._grown.ever)):
             return []
         return [self._finding(layout, culprit, lost_loss)]
@@ -119,10 +123,13 @@ class Exploding:
             self._see_ratio(view, None)
             return
         self._sampled.append(view.step)
+        self._swollen.observe(view)
         place = standing_out(view, gain)
-        self._latest = throughout(view) if place is None else multiplier(view, place, gain)
+        self._latest = multiplied(view, place, gain)
         self._jumps.observe(view.step, self._latest is not None)
         grown = self._gains.observe(view, gain)
+        way = ways(view)
+        grown = (None if way is None else self._ways.observe(view, way)) or grown
         if self._gain_samples == 0:
             self._blame(self._latest)
         elif self._culprit is None and self._latest is not None and self._jumps.holds:
@@ -200,12 +207,17 @@ class Exploding:
     def _rose(self) -> bool:
         """Tells whether a layer's gain grew and still stands out, or loss or norm are still above what they were."""
         history = self._history
-        later = self._culprit is not None and self._culprit.how in (LATER, AT_ONCE)
+        later = self._culprit is not None and self._culprit.how in (LATER, AT_ONCE, BEFORE_LATER)
         return later and (
             self._jumps.holds
             or history.loss.now() > ROSE * self._loss_before
             or history.norm.now() > GROWTH * self._norm_before
         )
+
+    def _starts_swollen(self) -> bool:
+        """Tells whether a growth that was there at the start made outputs that training has to bring down."""
+        culprit = self._culprit
+        return culprit is not None and culprit.step == self._history.first_step and self._swollen.undone()
 
     def _trail(self) -> list[Point]:
         """Returns this step and the ``WINDOW`` before it."""
@@ -232,14 +244,15 @@ class Exploding:
 
     def _finding(self, layout: Layout, culprit: Culprit | None, lost_loss: bool) -> Finding:
         broken = self._overflow is not None or lost_loss
-        passed = not broken and not self._large.holds and self._history.recovered(self._large.last)
+        calm = not (broken or self._large.holds or self._jumps.holds)
+        passed = calm and self._history.recovered(self._large.last)
         layer = None if culprit is None else layout.layers[culprit.layer]
         name = None if layer is None else called(layer)
         confidence, reason = without_loss(self._history)
         return Finding(
             kind=self.kind,
             severity="critical" if broken else "notice" if passed else "warning",
-            title=blame.title(culprit, name, broken=broken),
+            title=blame.title(culprit, name, broken=broken, updates=self._large.ever or self._rewritten),
             layer=layer,
             layers=() if culprit is None else in_depth_order(layout, layout.chain, culprit.layer),
             first_step=self._onset(culprit),
@@ -275,10 +288,14 @@ class Exploding:
                 f"The loss stayed above {LOSS_GROWTH:g} times its first value ({number(self._first_loss or 0.0)}) for "
                 f"{self._highest_loss} steps; {LOSS_STEPS} are the limit."
             )
+        if self._starts_swollen():
+            evidence.append(self._swollen.measured())
         if self._grown.ever:
             evidence.append(
                 f"From step {self._grown_since} on the gradient norm grows beyond {RUNTIME_GROWTH:g} times its median."
             )
         if self._large.ever and self._overflow is None:
             evidence.append(f"Updates exceed {RATIO:g} of the weights' size from step {self._large.onset} on.")
+        elif self._rewritten:
+            evidence.append(f"An update of the first {FIRST} samples exceeds the weights' own size.")
         return tuple(evidence)

@@ -19,8 +19,13 @@ FAR: Final = 4.0
 FADED: Final = 0.5
 """Share of a layer's entries that are not reached. Entries of one distribution are not spread like this: 1 in 10,000 of
 a Gaussian lie ``FAR`` decades below its rms. A memory that keeps a fifth a step leaves 76 % of 24 steps there."""
-ENOUGH: Final = 64
+ENOUGH: Final = 16
 """Entries other than 0 that a share needs."""
+ALIVE: Final = 0.25
+"""Share of all entries that are other than 0, below which units died or masks hold the gradient back."""
+TOP: Final = 0.1
+"""Share at the last layer above which it is the examples that differ: a few with large errors beside many that are
+solved, as in learning from rare rewards, where the loss does not tell."""
 PATIENCE: Final = 2 * SETTLED
 """Long memories are learnt after a plateau."""
 _RECURRENT: Final = ("RNN", "LSTM", "GRU", "Cell")
@@ -30,8 +35,8 @@ class Faded:
     """Finds layers at which most entries of the gradient are far smaller than the rest, while nothing is learnt.
 
     Formula: of the entries of the gradient at a layer's outputs (or inputs) that are not 0, ``FADED`` or more lie
-    ``FAR`` decades below the layer's rms, on 5 of 8 samples; and the logged loss is flat (``History.loss_is_flat``)
-    over ``PATIENCE`` values of it.
+    ``FAR`` decades below the layer's rms, and at the last layer ``TOP`` or fewer, on 5 of 8 samples; and the logged
+    loss is flat (``History.loss_is_flat``) over ``PATIENCE`` values of it.
     The culprit is the last such layer in forward order: there the gradient still comes in, and below it is lost; or
     the recurrent one that reads it, when all time steps pass within that.
     Summed over the time steps a parameter's gradient does not show it: the last steps keep it large (Pascanu et al.
@@ -49,7 +54,8 @@ class Faded:
         if view.activation_gradient is None or view.skipped or view.spoilt:
             return
         shares = self._share(view)
-        spread = bool((shares >= FADED).any())
+        known = shares[np.isfinite(shares)]
+        spread = len(known) > 0 and bool(known[-1] <= TOP) and bool((known >= FADED).any())
         self._spread.observe(view.step, spread)
         if spread:
             self._shares = shares
@@ -117,7 +123,7 @@ def _unreached(rows: Rows, layout: Layout) -> Float:
     chain = layout.chain
     histogram, rms = rows.histogram[chain], rows.rms[chain]
     entries = histogram.sum(axis=1)
-    known: Mask = (entries >= ENOUGH) & (rms > 0)
+    known: Mask = (entries >= ENOUGH) & (entries >= ALIVE * rows.n[chain]) & (rms > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         # Bin i ends at 2^(i - 40): whole bins below the limit count.
         last = np.floor(np.log2(rms) - FAR * np.log2(10.0)) - LOWEST_EXPONENT

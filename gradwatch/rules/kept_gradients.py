@@ -30,7 +30,8 @@ class KeptGradients:
     sums are captured. If it is that of the step before plus this sum, within ``EXACT``, nothing cleared it. Where
     gradients are kept apart from those that are captured, as in a pytree: updates obey
     u_t - u_{t-1} = b (u_{t-1} - u_{t-2}) - rate g_t in place of u_t = b u_{t-1} - rate g_t with a momentum b, and fit
-    the first within ``FIT`` and not the second, by as much again, or with a b beyond ``ENDLESS``.
+    the first within ``FIT``, of which the gradient is a part of that size and more, and not the second, by as much
+    again, or with a b beyond ``ENDLESS``.
     """
 
     def __init__(self) -> None:
@@ -55,10 +56,10 @@ class KeptGradients:
     def by_updates(self) -> bool:
         """Tells whether the updates sum up all gradients since the start."""
         samples = list(self._updates)
-        kept, _ = _fit(_rows(samples, kept=True))
-        if not kept < FIT:
+        kept, _, against = _fit(_rows(samples, kept=True))
+        if not (kept < FIT and against < -FIT):
             return False
-        plain, momentum = _fit(_rows(samples, kept=False))
+        plain, momentum, _ = _fit(_rows(samples, kept=False))
         return plain > 2 * FIT or momentum > ENDLESS
 
     def _compare(self, view: StepView, before: Float) -> None:
@@ -98,13 +99,17 @@ def _rows(samples: list[tuple[int, Float, Float]], *, kept: bool) -> Float:
     return np.concatenate(found)
 
 
-def _fit(table: Float) -> tuple[float, float]:
-    """Returns what share of the last column (rms) the others do not explain, and the factor of the first."""
+def _fit(table: Float) -> tuple[float, float, float]:
+    """Returns what share of the last column (rms) the others do not explain, the factor of the first, and the second's.
+
+    The last is in units of both columns' rms.
+    """
     size = np.sqrt(np.mean(np.square(table), axis=0)) if len(table) >= EQUATIONS else np.zeros(3)
     if not (size > 0).all():
-        return float("nan"), 0.0
+        return float("nan"), 0.0, 0.0
     table = table / size
     solution, _, _, singular = np.linalg.lstsq(table[:, :-1], table[:, -1], rcond=None)
     if singular[-1] < DISTINCT * singular[0]:
-        return float("nan"), 0.0
-    return float(np.std(table[:, :-1] @ solution - table[:, -1])), float(solution[0] * size[-1] / size[0])
+        return float("nan"), 0.0, 0.0
+    left = float(np.std(table[:, :-1] @ solution - table[:, -1]))
+    return left, float(solution[0] * size[-1] / size[0]), float(solution[1])

@@ -240,7 +240,7 @@ def _everywhere(view: StepView, bad: set[int], unknown: str) -> Origin:
 def _facts(view: StepView) -> tuple[str, ...]:
     facts: list[str] = []
     if view.loss is not None:
-        facts.append(f"The loss is {number(view.loss)}.")
+        facts.append(f"The loss is {'NaN' if np.isnan(view.loss) else number(view.loss)}.")
     if view.gradient is not None:
         rows = view.gradient
         bad = np.flatnonzero(rows.bad)

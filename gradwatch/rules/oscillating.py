@@ -136,11 +136,11 @@ class Oscillating:
         evidence = [
             f"Successive gradients point against each other: the median of their cosine is {number(turn)} and the "
             f"limit {REVERSED:g}, on {TURNS} of {WINDOW} steps at least.",
-            f"The gradient changes {number(pace)}-fold a step: under plain gradient descent the learning rate is "
-            f"{number((1 + pace) / 2)} times what is stable, (1 + {number(pace)}) / 2.",
+            f"Each step leaves {pace:.2f} of the gradient, pointing back: under plain gradient descent the learning "
+            f"rate is {(1 + pace) / 2:.2f} times the largest stable one, (1 + {pace:.2f}) / 2.",
         ]
         if np.isfinite(share):
-            evidence.append(f"The swings hold {number(100 * share)} % of the loss; {100 * SHARE:g} % are enough.")
+            evidence.append(f"The swings hold {min(share, 1.0):.0%} of the loss; {SHARE:.0%} are enough.")
         if history.learning_rate.count:
             evidence.append(f"The learning rate is {number(history.learning_rate.now(1))}.")
         return Finding(

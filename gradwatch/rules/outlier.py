@@ -13,6 +13,8 @@ from gradwatch.rules.view import median
 
 NORMAL: Final = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+MEDIAN_ERROR: Final = 1.2533
+"""Standard error of the median of n normal values, in deviations over sqrt(n): sqrt(pi / 2)."""
 FLOOR: Final = 0.05
 """Decades below which a spread does not count: else a quiet run is outside its habits at every step."""
 SETTLES: Final = 5
@@ -46,6 +48,7 @@ class Event:
         gradient, update: factors by which they exceed what is usual; 1 where they do not or are not known.
         loss: factor by which the loss of that step exceeds the usual one, or None.
         usual_loss, loss_spread: median and deviation of the losses before, or None.
+        loss_fall: by how much that median lies below the one of the ``AFTER`` losses before.
         usual_update: median size of the updates before, 0 when unknown.
         share: size of the update over that of the weights, NaN when unknown.
         rate: factor of the learning rate over the usual one, or None.
@@ -60,6 +63,7 @@ class Event:
     loss: float | None = None
     usual_loss: float | None = None
     loss_spread: float = 0.0
+    loss_fall: float = 0.0
     usual_update: float = 0.0
     share: float = math.nan
     rate: float | None = None
@@ -77,6 +81,17 @@ class Event:
     def raised_loss(self) -> float | None:
         """Returns the median loss over the next ``AFTER`` steps, or None for fewer than ``SETTLES`` of them."""
         return median(np.array(self.losses[:AFTER])) if len(self.losses) >= SETTLES else None
+
+    def came_back(self) -> bool:
+        """Tells whether the median loss from ``SETTLES`` steps on is where it was going, up to two standard errors.
+
+        Progress slows down: half of what it fell before is what is expected of it.
+        """
+        tail = self.losses[SETTLES : SETTLES + AFTER]
+        if self.usual_loss is None or len(tail) < SETTLES:
+            return False
+        due = self.usual_loss - self.loss_fall / 2
+        return median(np.array(tail)) < due + 2 * MEDIAN_ERROR * self.loss_spread / math.sqrt(len(tail))
 
     def detour(self) -> float:
         """Returns how many usual steps the weights were moved beyond the usual ones, over the next ``AFTER``."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.rules.cut import Cut, find
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index
 from gradwatch.rules.view import Rows, StepView, decades
@@ -24,6 +25,7 @@ class Profile:
         lost_inside: decades lost between a layer's output and its input, null where unknown, shape [c].
         ratio: latest update ratio of each layer's largest matrix, null where unknown, shape [c].
         measured: what ``size`` is, for sentences.
+        cut: the place that shrinks signals and gradients alike, or None.
     """
 
     step: int
@@ -32,13 +34,16 @@ class Profile:
     lost_inside: Float
     ratio: Float
     measured: str
+    cut: Cut | None = None
 
     def bottom(self) -> float:
         """Returns the largest size in the quarter of layers next to the input."""
         return float(np.max(self._seen()[: self._quarter()]))
 
     def top(self) -> float:
-        """Returns the median size in the quarter of layers next to the output."""
+        """Returns the median size in the quarter of layers next to the output; above a cut, the largest."""
+        if self.cut is not None:
+            return float(np.nanmax(self.size[self.cut.place :]))
         return median(self._seen()[-self._quarter() :])
 
     def seen(self) -> int:
@@ -72,7 +77,9 @@ def gradient_profile(view: StepView, history: History, ratio: Float | None) -> P
         size = decades(deltas.l2[chain])
         inside = view.activation_gradient_input
         lost = np.full(len(chain), np.nan) if inside is None else size - decades(inside.l2[chain])
-        return Profile(view.step, chain, size, lost, at, "gradient at the layers' outputs")
+        return Profile(
+            view.step, chain, size, lost, at, "gradient at the layers' outputs", find(gains(view), ways(view), size)
+        )
     assert view.gradient is not None
     size = decades(view.gradient.rms[layout.primary])
     return Profile(view.step, chain, size, np.full(len(chain), np.nan), at, "weight gradient")
@@ -90,6 +97,24 @@ def gains(view: StepView) -> Float | None:
     forward = _ratio(view.activation, view.activation_input, chain, "rms", 1)
     backward = _ratio(view.activation_gradient, view.activation_gradient_input, chain, "l2", -1)
     return np.stack([forward, backward])
+
+
+def ways(view: StepView) -> Float | None:
+    """Returns log10 of the gain of what lies before each chain layer, null where unknown, shape [2, c].
+
+    That is from the outputs of the layer before to this one's inputs, forward and back as in ``gains``. Known where a
+    layer's inputs were captured; elsewhere it is in the layer's own gain. None without activations.
+    """
+    outputs, inputs = view.activation, view.activation_input
+    deltas, behind = view.activation_gradient, view.activation_gradient_input
+    if outputs is None or inputs is None:
+        return None
+    chain = view.layout.chain
+    found = np.full((2, len(chain)), np.nan)
+    found[0, 1:] = decades(inputs.rms[chain[1:]]) - decades(outputs.rms[chain[:-1]])
+    if deltas is not None and behind is not None:
+        found[1, 1:] = decades(deltas.l2[chain[:-1]]) - decades(behind.l2[chain[1:]])
+    return found
 
 
 def _ratio(outputs: Rows | None, inputs: Rows | None, chain: Index, statistic: str, sign: int) -> Float:

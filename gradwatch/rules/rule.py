@@ -104,8 +104,8 @@ def count(number: int, noun: str) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a number as people read it: 3.2e-07 as 3.2e-7, 0.015 as 0.015, infinity as inf."""
+    """Returns a number as people read it: 3.2e-07 as 3.2e-7, 0.015 as 0.015, 1468 as 1,470, infinity as inf."""
     if value == 0 or not np.isfinite(value) or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}"
+        return f"{float(f'{value:.3g}'):,.10g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"

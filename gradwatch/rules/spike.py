@@ -32,6 +32,11 @@ FOLLOWED: Final = 30
 """Steps for which a run is followed after an outlier; another one within them belongs to it."""
 RAISED: Final = 1.25
 DETOUR: Final = 10.0
+LONG: Final = 60.0
+"""Usual steps of a detour that a loss which comes back excuses no longer. A batch of inputs 2.5 times as large, which a
+net survived, made 38; 19 confirmed spikes made 9 to 394, those below this with a loss that did not come back."""
+FELT_WITHIN: Final = 3
+"""Steps within which the gradient jumps that an update threw off; the next updates follow it and are large too."""
 FELT: Final = 1e-3
 """Share of the weights that an update has to change to be felt (CS231n: what a usual step changes)."""
 POISON: Final = 20.0
@@ -47,9 +52,10 @@ class Spike:
     ``DEVIATIONS`` or ``OF_UPDATE`` robust deviations of its logarithm, and their maximum by ``TOP``; the gradient is
     back below ``BACK`` times the median later on. A mark is any of: the median loss of the next ``AFTER`` steps exceeds
     that before by ``RAISED`` and two deviations; the updates from then on move the weights ``DETOUR`` usual steps
-    further, and by ``FELT`` of their size at once; under an adaptive optimizer a gradient beyond ``POISON`` leaves
-    updates below ``SHORTENED`` of the usual. Without a mark it is a notice. Updates alone count if the next one is
-    ordinary again, as it is not after a schedule's restart.
+    further, and by ``FELT`` of their size at once, and the loss does not come back (``Event.came_back``) or they are
+    ``LONG``; under an adaptive optimizer a gradient beyond ``POISON`` leaves updates below ``SHORTENED`` of the usual.
+    Without a mark it is a notice. Updates alone count if the next one is ordinary again, as it is not after a
+    schedule's restart, or if the gradient jumps by ``JUMP`` within ``FELT_WITHIN`` steps.
     Sources: z-scores of log norms (Chowdhery et al. 2022 on spikes of PaLM, Huang et al. 2025, SPAM, on the second
     moment). Heavy-tailed batches widen the deviations and so raise the limit.
     Advice: look at the batch, clip, skip.
@@ -116,6 +122,7 @@ class Spike:
         losses = list(self._history.loss.recent)[:-1][-HABIT:]
         if view.loss is not None and len(losses) >= ENOUGH:
             event.usual_loss = median(np.array(losses[-AFTER:]))
+            event.loss_fall = max(median(np.array(losses[:-AFTER])) - event.usual_loss, 0.0)
             event.loss_spread = NORMAL * median(np.abs(np.array(losses) - median(np.array(losses))))
             event.loss = view.loss / event.usual_loss if event.usual_loss > 0 else None
         if self._updates:
@@ -144,7 +151,8 @@ class Spike:
         """Tells whether it was a spike: the gradient came back, and an update alone was no new pace."""
         if not event.passed(BACK):
             return False
-        return event.gradient > 1 or max(event.updates[1:3], default=math.inf) * TOP < event.updates[0]
+        alone = len(event.updates) > 1 and max(event.updates[1:3]) * TOP < event.updates[0]
+        return event.gradient > 1 or alone or max(event.norms[:FELT_WITHIN], default=0.0) > JUMP
 
     def _marks(self, event: Event) -> tuple[str, ...]:
         """Returns what it left behind, in sentences."""
@@ -157,7 +165,8 @@ class Spike:
                     f"The loss is {number(after)} over the next {AFTER} steps (median), before it was "
                     f"{number(event.usual_loss)}; {RAISED:g} times that is the limit."
                 )
-        if event.detour() > DETOUR and event.share > FELT:
+        excused = event.came_back() and event.detour() < LONG
+        if event.detour() > DETOUR and event.share > FELT and not excused:
             found.append(
                 f"The weights moved {number(event.detour())} usual steps further within {AFTER} steps, and by "
                 f"{number(event.share)} of their size at once; {DETOUR:g} steps are the limit."

@@ -10,6 +10,7 @@ import numpy as np
 from gradwatch.findings import Figure, Finding
 from gradwatch.rules.history import History
 from gradwatch.rules.layout import Index, Layout, Mask
+from gradwatch.rules.rewrite import Rewrite
 from gradwatch.rules.rule import called, in_depth_order, number, padded, too_few, without_loss
 from gradwatch.rules.view import StepView
 from gradwatch.statistics import Float
@@ -21,6 +22,9 @@ rewritten grow and so hide in later ratios that the first ones were too large.""
 SAMPLES: Final = 10
 BRIEF: Final = 3
 """Samples with a ratio above ``WARNING`` from which a run may recover; a learning rate that is too high makes more."""
+MILD: Final = 0.5
+"""Typical ratio up to which a run may recover from more samples, and later: Adagrad's steps shrink only with the root
+of their number, and momentum takes a small net to its minimum in large swings."""
 AT_ONCE: Final = 5
 """First steps in which a single ratio above ``CRITICAL`` is enough: a run can be lost by then."""
 
@@ -32,7 +36,9 @@ class UpdateTooLarge:
     the median of the last ``SAMPLES`` samples, or the root mean square of the first ones, exceeds ``WARNING``;
     critical above ``CRITICAL``, when one sample of the first ``AT_ONCE`` steps does, or when the run stops being finite
     within ``SAMPLES`` samples of a ratio above ``WARNING``. Biases, norms, embeddings and scalars are left out.
-    Notice when it was ``BRIEF``, in the first ``SAMPLES`` steps, and training recovered (``History.recovered``).
+    Also critical: one sample above ``CRITICAL`` later on after which the loss does not come back (``rewrite.py``).
+    Notice when it was ``BRIEF``, in the first ``SAMPLES`` steps, or ``MILD``, and training recovered
+    (``History.recovered``).
     Source: the usual ratio is 1e-3 (notes of Stanford CS231n). The limit was calibrated: healthy small nets under Adam
     with a learning rate of 0.01 reach 0.12 over the first ten steps and 0.28 at the very first.
     Advice: a lower learning rate, warm-up, clipping.
@@ -49,6 +55,7 @@ class UpdateTooLarge:
         self._at_once: Mask = np.zeros(0, dtype=np.bool_)
         self._samples = 0
         self._large_samples = 0
+        self._rewrite = Rewrite(history, CRITICAL)
         self._lost = self._lost_to_updates = False
         self._last: int | None = None
         self._rate: float | None = None
@@ -70,18 +77,23 @@ class UpdateTooLarge:
         if highest > CRITICAL and view.step < AT_ONCE:
             self._note(view, (ratio > CRITICAL), ratio, view.step)
             self._at_once |= ratio > CRITICAL
+        else:
+            self._rewrite.observe(view, ratio)
         if len(self._window) == SAMPLES and (highest > WARNING or self._samples == SAMPLES):
             self._judge_window(view)
 
     def findings(self) -> list[Finding]:
         """Returns at most one finding."""
-        return [self._finding(self._history.layout)] if (self._worst > 0).any() else []
+        if (self._worst > 0).any():
+            return [self._finding(self._history.layout, self._worst, self._since)]
+        if self._rewrite.lasting():
+            ratio = self._rewrite.ratio
+            return [self._finding(self._history.layout, ratio, np.full(len(ratio), self._rewrite.step))]
+        return []
 
     def not_applied(self) -> str | None:
         """Needs updates and weights."""
-        if (self._worst > 0).any():
-            return None
-        return too_few("update", self._samples, SAMPLES)
+        return None if self.findings() else too_few("update", self._samples, SAMPLES)
 
     def _judge_window(self, view: StepView) -> None:
         stacked = self._stacked()
@@ -126,23 +138,19 @@ class UpdateTooLarge:
         self._since = padded(self._since, size, 0)
         self._at_once = padded(self._at_once, size, False)
 
-    def _finding(self, layout: Layout) -> Finding:
-        large = np.flatnonzero(self._worst)
-        since = int(self._since[large].min())
-        first = large[self._since[large] == since]
-        worst = int(first[np.argmax(self._worst[first])])
+    def _finding(self, layout: Layout, ratio: Float, begins: Index) -> Finding:
+        large = np.flatnonzero(ratio)
+        since = int(begins[large].min())
+        first = large[begins[large] == since]
+        worst = int(first[np.argmax(ratio[first])])
         names = in_depth_order(layout, layout.layer_of[large], int(layout.layer_of[worst]))
-        critical = self._lost_to_updates or bool(self._at_once.any()) or float(self._worst.max()) > CRITICAL
+        critical = self._lost_to_updates or bool(self._at_once.any()) or float(ratio.max()) > CRITICAL
         brief = self._last is not None and self._last < SAMPLES and self._large_samples <= BRIEF
-        passed = brief and self._history.recovered(self._last)
+        passed = (brief or float(ratio.max()) < MILD) and self._history.recovered(self._last)
         confidence, reason = without_loss(self._history)
-        size = float(self._worst[worst])
+        size = float(ratio[worst])
         rate = "" if self._rate is None else f" The learning rate is {number(self._rate)}."
-        how = (
-            f"a single update of the first {AT_ONCE} steps, of which none may exceed {CRITICAL:g}"
-            if self._at_once[worst]
-            else f"typical of {SAMPLES} samples, which may not exceed {WARNING:g}"
-        )
+        how = self._how(ratio, worst)
         return Finding(
             kind=self.kind,
             severity="notice" if passed else "critical" if critical else "warning",
@@ -150,7 +158,7 @@ class UpdateTooLarge:
             layer=names[0],
             layers=names,
             first_step=since,
-            last_step=self._last,
+            last_step=since if self._last is None else self._last,
             evidence=(
                 f"An update changes {layout.parameters[worst]} by {number(size)} of its size ({how}); about 1e-3 is "
                 f"usual.{rate}",
@@ -169,6 +177,13 @@ class UpdateTooLarge:
             confidence_reason=reason,
             figure=Figure("update", "ratio"),
         )
+
+    def _how(self, ratio: Float, worst: int) -> str:
+        if ratio is self._rewrite.ratio:
+            return f"a single update, of which none may exceed {CRITICAL:g}, and the loss has not come back since"
+        if self._at_once[worst]:
+            return f"a single update of the first {AT_ONCE} steps, of which none may exceed {CRITICAL:g}"
+        return f"typical of {SAMPLES} samples, which may not exceed {WARNING:g}"
 
 
 def _suggestion(rate: float | None, ratio: float) -> str:

@@ -15,6 +15,8 @@ from gradwatch.rules.view import StepView
 RATIO: Final = 1e-7
 DENSE_SAMPLES: Final = 20
 SAMPLES: Final = 8
+HABITUAL: Final = 8
+"""Updates in a row at the start of a run that show that it does not accumulate: who does has gaps between them."""
 DENSE: Final = 64
 """Steps with an update sample each; later samples stand for about 32 steps."""
 
@@ -27,7 +29,8 @@ class UpdateTooSmall:
     of its start (convergence). Samples at which the learning rate moves below a hundredth of its peak do not count:
     that is a warm-up or the tail of a decay. Nor do those between two updates of an optimizer that accumulates: exact
     zeros count if no weight changed since the sample before, and while the learning rate is not 0 only when they span
-    ``DENSE`` steps; updates that come after them show that it was an accumulation.
+    ``DENSE`` steps, or the run began with ``HABITUAL`` updates in a row; updates that come after them show that it was
+    an accumulation.
     Or: nearly all entries of 16-bit weights stay where they are (``rounding.py``).
     Severity: warning.
     Source: half a unit in the last place of a float32 is 6e-8 of the value: smaller updates are lost in rounding.
@@ -41,7 +44,7 @@ class UpdateTooSmall:
         self.alarmed = False
         self._history = history
         self._run: list[int] = []
-        self._samples = 0
+        self._samples = self._moves = 0
         self._found: tuple[int, int, int] | None = None
         self._largest = 0.0
         self._rate: float | None = None
@@ -61,10 +64,11 @@ class UpdateTooSmall:
             if largest >= RATIO and self._largest == 0:
                 self._found = None
             self._run = []
+            self._moves += self._moves == self._samples - 1 and largest > 0
             return
         self._run.append(view.step)
         self._largest = max(largest, self._largest if len(self._run) > 1 else 0.0)
-        accumulates = self._largest == 0 and rate != 0
+        accumulates = self._largest == 0 and rate != 0 and self._moves < HABITUAL
         if (len(self._run) >= DENSE_SAMPLES and not accumulates) or (
             len(self._run) >= SAMPLES and self._run[-1] - self._run[0 if accumulates else -SAMPLES] >= DENSE
         ):

@@ -43,7 +43,8 @@ class Vanishing:
 
     Formula: with x the log10 norm of the gradient at the outputs of the layers that own a weight matrix, at least
     ``CHAIN`` of them. Key 1: the largest x in the quarter next to the input lies ``DROP`` below the median of the
-    quarter next to the output; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
+    quarter next to the output, or below the largest above a place that shrinks signals and gradients alike by
+    ``cut.CUT``; or x falls towards the input by more than ``SLOPE`` a layer (Theil-Sen), by more than
     ``TREND_DROP`` in all, with Kendall's tau above ``TAU``. Key 2, in the layers that lie ``TREND_DROP`` below the
     top: median update ratio below ``RATIO`` and below ``RELATIVE_RATIO`` of the top's; or a drop beyond ``ABYSS``; or a
     logged loss that is flat (``History.loss_is_flat``). Both on 5 of 8 samples, while the global norm has not
@@ -164,6 +165,7 @@ class Vanishing:
             _medians(alike, "lost_inside"),
             _medians(alike, "ratio"),
             latest.measured,
+            latest.cut,
         )
 
     def _evidence(self, profile: Profile, affected: np.ndarray, layout: Layout, passed: bool) -> tuple[str, ...]:
@@ -173,8 +175,10 @@ class Vanishing:
         drop = float(profile.size[seen[-1]] - profile.size[seen[0]])
         evidence = [
             f"The {profile.measured} falls by {drop:.1f} decades from {last} to {first} ({TREND_DROP} to {DROP:g} "
-            f"are too many), {max(line.slope, 0.0):.2f} decades per layer.",
+            f"are too many)" + (f", {line.slope:.2f} decades per layer." if line.slope > SLOPE else "."),
         ]
+        if profile.cut is not None:
+            evidence.append(profile.cut.measured(_at(layout, profile, profile.cut.place)))
         ratio = median(profile.ratio[affected])
         if np.isfinite(ratio):
             top = median(profile.ratio[-max(1, len(profile.ratio) // 4) :])
@@ -254,7 +258,9 @@ def _squashing(layout: Layout) -> list[str]:
 def _cause(layout: Layout, profile: Profile, place: int, onset: int | None) -> str:
     early = onset is not None and onset <= EARLY
     squashing = _squashing(layout)
-    name = called(layout.layers[int(profile.layers[place])])
+    name = _at(layout, profile, place)
+    if profile.cut is not None:
+        return profile.cut.cause(_at(layout, profile, profile.cut.place))
     if not early:
         return f"It began during training, so a layer near {name} probably saturated or its weights shrank."
     if squashing:
@@ -268,7 +274,13 @@ def _cause(layout: Layout, profile: Profile, place: int, onset: int | None) -> s
     return small + (", or the activation squashes" if unseen else "") + ": each layer passes on too little gradient."
 
 
+def _at(layout: Layout, profile: Profile, place: int) -> str:
+    return called(layout.layers[int(profile.layers[place])])
+
+
 def _advice(layout: Layout, profile: Profile) -> tuple[str, ...]:
+    if profile.cut is not None:
+        return profile.cut.advice(_at(layout, profile, profile.cut.place))
     squashing = _squashing(layout)
     if squashing:
         swap = f"Use an activation whose slope is near 1, such as ReLU or GELU, in place of {' and '.join(squashing)}"

@@ -162,7 +162,7 @@ def test_sites_may_come_late() -> None:
     for record in records[4:]:
         stream(record)
     finding = stream.analysis().findings[0]
-    assert (finding.kind, finding.layers, finding.first_step) == ("disconnected", ("fc2", "fc0", "fc1"), 0)
+    assert (finding.kind, finding.layers, finding.first_step) == ("disconnected", ("fc2", "fc1", "fc0"), 0)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

@@ -211,7 +211,7 @@ def test_training_is_the_same_while_it_is_followed(tmp_path: Path) -> None:
         followed = train(tmp_path / "followed")
         assert process.wait(60) == 0
     assert followed == alone
-    assert sum("training, step" in line for line in lines) > 1
+    assert any("training, step" in line for line in lines)
 
 
 def test_the_terminal_tells_each_finding_once_and_ends_with_the_run(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from gradwatch.record import Site
 from tests.core.chain import Chain
 
@@ -11,7 +14,7 @@ def test_cut_names_the_layer_next_to_it() -> None:
     chain = Chain()
     finding = chain.analyze([chain.record(step, absent=range(4)) for step in range(12)]).findings[0]
     assert (finding.kind, finding.severity, finding.first_step) == ("disconnected", "critical", 0)
-    assert finding.layers == ("fc3", "fc0", "fc1", "fc2")
+    assert finding.layers == ("fc3", "fc2", "fc1", "fc0")
 
 
 def test_five_steps_are_needed() -> None:
@@ -125,3 +128,21 @@ def test_one_step_with_a_gradient_ends_it() -> None:
     chain = Chain()
     records = [chain.record(step, gradient=1e-2 if step == 3 else 0.0, update=0.0, delta=0.0) for step in range(30)]
     assert not any("No gradient reaches any layer" in finding.title for finding in chain.analyze(records).findings)
+
+
+@pytest.mark.parametrize(("fed", "severity"), [("each its own", "warning"), ("all the same", "notice")])
+def test_a_link_left_out_of_a_chain_is_a_warning(fed: str, severity: str) -> None:
+    """Siblings that run at every step on inputs of one size, no two alike, are links; on the same input, experts."""
+    names = tuple(f"blocks.{i}" for i in range(6))
+    chain = Chain(6, names=names)
+    sizes = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5] if fed == "each its own" else 1.0
+    unused = {chain.sites.find("activation", "blocks.3"), chain.sites.find("activation", "blocks.3:input")}
+    records = []
+    for step in range(12):
+        record = chain.record(step, absent=[3], inputs=sizes, delta=None)
+        block = record.blocks[-1]
+        ran = ~np.isin(block.sites, [at for at in unused if at is not None])
+        trimmed = type(block)(block.signal, block.sites[ran], block.statistics.take(ran), block.stage)
+        records.append(type(record)(step, 0, blocks=(*record.blocks[:-1], trimmed), logged=record.logged))
+    finding = chain.analyze(records).findings[0]
+    assert (finding.kind, finding.severity, finding.layer) == ("disconnected", severity, "blocks.3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from gradwatch.record import StepRecord
 from tests.core.chain import Chain
@@ -144,3 +145,51 @@ def test_a_gain_that_large_updates_made_is_no_origin() -> None:
     ]
     findings = chain.analyze(records).at_least("warning")
     assert [finding.kind for finding in findings] == ["update-too-large"]
+
+
+def _fed(chain: Chain, step: int, *, factor: float, **changes: object) -> StepRecord:
+    """Returns a step at which what lies before fc4 multiplies signals and their gradients by a factor."""
+    inside = np.arange(chain.layers)
+    inputs, deltas = np.where(inside >= 4, factor, 1.0), np.where(inside < 4, factor, 1.0)
+    outputs, behind = inputs, np.where(inside < 4, factor, 1.0)
+    record = chain.record(step, output=outputs, inputs=inputs, delta=None, **changes)  # type: ignore[arg-type]
+    back = chain._activations("activation_gradient", deltas, behind, {})
+    return StepRecord(step, 0, blocks=(*record.blocks, back), facts=record.facts, logged=record.logged)
+
+
+@pytest.mark.parametrize(("since", "factor"), [(0, 40.0), (24, 40.0)])
+def test_an_operation_between_two_layers_is_blamed(since: int, factor: float) -> None:
+    """No layer's own gain is large, but what feeds one of them multiplies both ways, from the start or from a step."""
+    chain = Chain()
+    findings = chain.analyze(
+        [
+            _fed(
+                chain,
+                step,
+                factor=factor if step >= since else 1.0,
+                gradient=factor if step >= since else 1.0,
+                update=0.05 if step >= since else 1e-4,
+                loss=30.0 if step >= since else 1.0,
+            )
+            for step in range(60)
+        ]
+    ).at_least("warning")
+    assert [(f.kind, f.layer, f.first_step) for f in findings] == [("exploding", "fc4", since)]
+    assert "What feeds fc4" in findings[0].title
+
+
+def test_outputs_that_training_brings_down_are_harm_under_adaptive_steps() -> None:
+    """Growth through the chain with ordinary updates is told when the outputs started at hundreds and shrink since."""
+    for outputs, kinds in ((256.0, ["exploding"]), (2.0, [])):
+        chain = Chain()
+        records = []
+        for step in range(40):
+            growth = 2.0 - 0.02 * step
+            size = growth ** np.arange(chain.layers + 1) * outputs / 2**chain.layers
+            deltas = size[::-1] * 1e-3
+            record = chain.record(step, update=1e-3, output=size[1:], inputs=size[:-1], delta=None)
+            back = chain._activations("activation_gradient", deltas[1:], deltas[:-1], {})
+            records.append(StepRecord(step, 0, blocks=(*record.blocks, back), logged=record.logged))
+        findings = chain.analyze(records).at_least("warning")
+        assert [finding.kind for finding in findings] == kinds
+    # The growth is the same in both; only the first makes outputs that have to be undone.

@@ -50,6 +50,11 @@ def test_a_jump_of_the_learning_rate_is_the_cause() -> None:
     assert "learning rate of step 40 is 100 times" in finding.cause
 
 
+def test_a_long_step_that_the_loss_takes_well_is_a_notice() -> None:
+    """Fifty usual steps at once, after which the loss is lower than before, did no harm."""
+    assert found(Regression(rate=lambda step: 0.5 if step == 40 else 0.01)).severity == "notice"
+
+
 def test_a_schedule_that_starts_again_is_no_spike() -> None:
     """A rate that returns from nearly nothing to its peak and stays makes no finding."""
     run = Regression(rate=lambda step: 0.05 * (0.5 + 0.5 * np.cos(np.pi * (step % 40) / 40)) ** 4, steps=120)
@@ -107,3 +112,20 @@ def test_excess_counts_decades_in_deviations() -> None:
     assert deviations == pytest.approx(3 / 0.05)
     assert top == pytest.approx(100)
     assert excess(0.0, before) == excess(1.0, []) == (0.0, 0.0, 0.0)
+
+
+def test_a_rate_that_jumps_once_and_throws_the_gradient_is_a_spike() -> None:
+    """The next update is larger still, because the gradient at the thrown weights is: that is no new pace."""
+    records = [
+        Chain().record(
+            step,
+            gradient={41: 0.5}.get(step, 1e-2),
+            update={40: 2e-3, 41: 3e-3}.get(step, 1e-4),
+            rate=0.2 if step == 40 else 0.01,
+            loss=30.0 if step == 41 else 2.5 if step > 41 else 1.0,
+        )
+        for step in range(80)
+    ]
+    finding = next(f for f in Chain().analyze(records).findings if f.kind == "spike")
+    assert (finding.severity, finding.first_step) == ("warning", 40)
+    assert "learning rate of step 40 is 20 times" in finding.cause

@@ -143,3 +143,37 @@ def test_a_run_that_died_has_not_recovered() -> None:
     chain = Chain()
     records = [chain.record(step, update=0.5 if step < 2 else 0.0, loss=None, rate=None) for step in range(60)]
     assert "update-too-large" in {f.kind for f in chain.analyze(records).findings if f.severity != "notice"}
+
+
+@pytest.mark.parametrize(("after", "kinds"), [(3.0, ["update-too-large"]), (1.0, [])])
+def test_one_late_update_beyond_the_weights_counts_while_the_loss_stays_up(after: float, kinds: list[str]) -> None:
+    """Weights that one step rewrote hide later ratios; what tells is whether the loss came back."""
+    chain = Chain()
+    records = [
+        chain.record(
+            step,
+            update=0.5 if step == 30 else 5e-3,
+            weight=0.5 if step >= 30 else 0.1,
+            loss=after if step > 30 else 1.0,
+        )
+        for step in range(60)
+    ]
+    found = [f for f in chain.analyze(records).at_least("warning") if f.kind == "update-too-large"]
+    assert [(f.kind, f.first_step) for f in found] == [(kind, 30) for kind in kinds]
+
+
+def test_a_mild_start_that_learns_is_a_notice() -> None:
+    """Ratios below one half that die away over the first steps, as Adagrad's do, while the loss falls to a tenth."""
+    chain = Chain()
+    records = [
+        chain.record(step, update=0.045 / np.sqrt(step + 1), loss=10.0 / (1 + step), weight=0.1) for step in range(60)
+    ]
+    assert [(f.kind, f.severity) for f in chain.analyze(records).findings] == [("update-too-large", "notice")]
+
+
+def test_a_stop_after_updates_at_every_step_is_no_accumulation() -> None:
+    """Exact zeros count after 20 samples when the run began with an update at each step, though no rate is known."""
+    chain = Chain()
+    records = [chain.record(step, update=1e-4 if step < 10 else 0.0, rate=None) for step in range(40)]
+    (finding,) = chain.analyze(records).findings
+    assert (finding.kind, finding.first_step) == ("update-too-small", 10)

@@ -164,3 +164,20 @@ def test_the_onset_is_that_of_the_gradients() -> None:
     records = [chain.record(step, delta=1e-3 * sizes, gradient=1e-2 * sizes, loss=2.3) for step in range(60)]
     finding = chain.analyze(records).findings[0]
     assert (finding.kind, finding.severity, finding.first_step) == ("vanishing", "critical", 0)
+
+
+@pytest.mark.parametrize(("signals", "found"), [(1e-4, True), (1.0, False)])
+def test_a_place_next_to_the_output_that_shrinks_both_ways_cuts_the_chain(signals: float, found: bool) -> None:
+    """A loss of 4 decades before the last of 8 layers counts when signals lose them too; a detached head is another."""
+    chain = Chain()
+    deltas = np.where(np.arange(8) < 7, 1e-7, 1e-3)
+    behind = np.where(np.arange(8) <= 6, 1e-7, 1e-3)
+    records = []
+    for step in range(40):
+        inputs = np.where(np.arange(8) == 7, signals, 1.0)
+        moved = np.where(np.arange(8) < 7, 1e-10, 1e-4)
+        record = chain.record(step, gradient=deltas, update=moved, inputs=inputs, delta=None, loss=2.3)
+        back = chain._activations("activation_gradient", deltas, behind, {})
+        records.append(replace(record, blocks=(*record.blocks, back)))
+    kinds = [finding.kind for finding in chain.analyze(records).at_least("warning")]
+    assert ("vanishing" in kinds) is found

@@ -84,3 +84,20 @@ def test_a_short_memory_that_is_enough_is_left_in_peace(tmp_path: Path) -> None:
     """The gradient fades over the time steps just the same, but the last one tells the class, and it is learnt."""
     keep(model := Reader("rnn"), memory=False)
     assert [found for found in train(model, tmp_path, wanted=LENGTH - 1) if found.severity != "notice"] == []
+
+
+def test_rare_examples_with_large_errors_are_no_fading(tmp_path: Path) -> None:
+    """Where the loss cannot fall and nearly all examples are solved, the spread comes from the loss itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    with gradwatch.watch(model, optimizer, run=tmp_path, report=False, on_finding=lambda _: None) as watch:
+        for _ in range(90):
+            outputs = model(torch.randn(128, 8))
+            error = torch.randn(128, 2) * torch.where(torch.rand(128, 1) < 0.05, 1.0, 1e-6)
+            loss = torch.mean((outputs - (outputs - error).detach()) ** 2)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+    assert all(finding.kind != "vanishing" for finding in gradwatch.load(tmp_path).findings)

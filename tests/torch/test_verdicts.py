@@ -193,7 +193,7 @@ def test_cut_graph_is_disconnected(watched: Watched, after: int, how: Callable[[
     torch.manual_seed(4)
     findings = watched(Cut(after, how), steps=12)
     assert serious(findings) == [("disconnected", f"hidden.{after}")]
-    assert findings[0].layers[1:] == tuple(f"hidden.{i}" for i in range(after))
+    assert findings[0].layers[1:] == tuple(f"hidden.{i}" for i in reversed(range(after)))
 
 
 class Fragile(nn.Module):

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.zoo import case, halves, page, published, table
+from tests.zoo import case, halves, lead, page, published, table
 from tests.zoo.draw import Draw
+from tests.zoo.recipe import Recipe
 
 ONE_CORE: Final = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     if parsed.command == "case":
         return _one(parsed.id)
+    if parsed.command == "lead":
+        print(lead.summary([lead.listen(recipe, name, onset) for name, recipe, onset in _leads(parsed)]))
+        return 0
     index, count = (int(number) for number in parsed.part.split("/"))
     wanted = halves.part(halves.slots(parsed.half), index, count)
     parsed.out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +92,10 @@ def _bar(done: int, whole: int, seconds: float) -> None:
     )
 
 
+def _leads(parsed: argparse.Namespace) -> list[tuple[str, Recipe, int]]:
+    return lead.cases(halves.seed_of(parsed.half), parsed.slots)
+
+
 def _one(text: str) -> int:
     draw = Draw.parse(text)
     record = case.show_faulty(draw) if draw.fault else case.show_healthy(draw)
@@ -104,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, default=2)
     run.add_argument("--publish", action="store_true", help="write the figures into the README of the zoo as well")
     run.add_argument("--out", type=Path, default=Path("runs/zoo"))
+    told = commands.add_parser("lead", help="how long before the loss is lost explosions are told")
+    told.add_argument("--half", choices=("dev", "test"), default="dev")
+    told.add_argument("--slots", type=int, default=60, help="explosions to draw")
     commands.add_parser("case", help="run one draw again and print its record").add_argument("id")
     return parser
 
