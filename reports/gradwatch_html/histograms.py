@@ -20,7 +20,8 @@ MAX_COLUMNS: Final = 96
 MIN_COLUMNS: Final = 12
 USUAL_BINS: Final = 24
 LEVELS_PER_OCTAVE: Final = 4
-_WINDOWS_AT_ONCE: Final = 32
+_BINS_AT_ONCE: Final = 4_000_000
+"""Bins of windows that are looked at together: 32 MB."""
 
 
 @dataclass(slots=True)
@@ -97,8 +98,9 @@ def _totals(
     if earlier is not None:
         theirs = [np.flatnonzero(np.isin(earlier.sites, panel.sites[at])) for at in sites.values()]
         every = np.arange(len(earlier.sites))
-        for start in range(0, windows, _WINDOWS_AT_ONCE):
-            rows = slice(start, min(start + _WINDOWS_AT_ONCE, windows))
+        stride = max(1, _BINS_AT_ONCE // (BINS * max(1, len(every))))
+        for start in range(0, windows, stride):
+            rows = slice(start, min(start + stride, windows))
             _add(totals, bucket_of[rows], earlier.counts(every, rows), theirs)
     for at, histogram in panel.histograms():
         place = np.searchsorted(panel.histogram_steps, at) - begin
