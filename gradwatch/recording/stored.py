@@ -101,18 +101,34 @@ class StoredPanels(Mapping[Key, Panel]):
         """Yields the panels of an optimizer from a step on in memory, some steps at a time, in order."""
         mine = {key: one for key, one in self._series.items() if key[1] == optimizer}
         # The next part is read while the rules see this one: Arrow decodes without the interpreter's lock.
+        asked: set[Key] = set()
         with ThreadPoolExecutor(1, thread_name_prefix="gradwatch-read") as pool:
             coming: deque[Future[dict[Key, Panel]]] = deque()
             try:
                 for part in windows(mine, begin):
-                    coming.append(pool.submit(filled, part))
+                    coming.append(pool.submit(_read, part, asked))
                     if len(coming) > 1:
-                        yield coming.popleft().result()
+                        yield from _noting(coming.popleft().result(), asked)
                 while coming:
-                    yield coming.popleft().result()
+                    yield from _noting(coming.popleft().result(), asked)
             finally:
                 for future in coming:
                     future.cancel()
+
+
+def _read(part: dict[Key, Series], asked: set[Key]) -> dict[Key, Panel]:
+    """Reads a part, with the histograms of the signals of which the rules asked for them before."""
+    panels = filled(part)
+    for key in tuple(asked):
+        if key in panels:
+            _ = panels[key].histogram
+    return panels
+
+
+def _noting(panels: dict[Key, Panel], asked: set[Key]) -> Iterator[dict[Key, Panel]]:
+    """Yields panels, and notes of which signals histograms were asked for."""
+    yield panels
+    asked.update(key for key, panel in panels.items() if "histogram" in tuple(panel.columns))
 
 
 def windows(series: Mapping[Key, Series], begin: int = 0) -> Iterator[dict[Key, Series]]:
