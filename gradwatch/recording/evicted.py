@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from gradwatch.record import SiteTable
 from gradwatch.recording.buckets import BucketPanel
-from gradwatch.recording.levels import Key, Span, bucket_panels, spans
+from gradwatch.recording.levels import Key, bucket_panels, spans
+from gradwatch.recording.span import Span
 from gradwatch.statistics import Integer
 from gradwatch.store.stored import StoredAttempt
 

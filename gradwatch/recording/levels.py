@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.record import SIGNALS, STAGES, SiteTable
+from gradwatch.record import SIGNALS, SiteTable
 from gradwatch.recording.buckets import BucketPanel
 from gradwatch.recording.series import unique
+from gradwatch.recording.span import Span
 from gradwatch.recording.stored import Kept
 from gradwatch.recording.windows import SpanSource, Windows
 from gradwatch.statistics import Integer
-from gradwatch.store.buckets import BUCKET_KEYS, BucketRows, merged
+from gradwatch.store.buckets import BUCKET_KEYS
 from gradwatch.store.grids import grids_of
 from gradwatch.store.layout import LEVELS
 from gradwatch.store.read import BucketFile
@@ -28,42 +28,6 @@ MAX_ROWS: Final = 4_000_000
 _KEYS: Final = [*BUCKET_KEYS, "histograms", "units"]
 _OPTIMIZERS: Final = 256
 _NEVER: Final = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A file of roll-ups and the steps of each optimizer for which it stands.
-
-    Attributes:
-        file: the file.
-        before: optimizer to the step at which something finer begins, shape [256].
-        after: the last step for which something coarser stands.
-        sites, optimizers: the run's ids of those in the file.
-    """
-
-    file: BucketFile
-    before: Integer
-    sites: npt.NDArray[np.uint32]
-    optimizers: npt.NDArray[np.uint8]
-    after: int = -1
-
-    def rows(self, wanted: Sequence[str] | None = None) -> BucketRows:
-        """Loads the buckets that begin within the span, or some of their columns, with the run's ids."""
-        return self.chosen(self.file.load(wanted))
-
-    def chosen(self, rows: BucketRows) -> BucketRows:
-        """Returns what there is of rows as the file has them within the span, with the run's ids."""
-        known = (rows["site"] < len(self.sites)) & (rows["optimizer"] < len(self.optimizers)) & (rows["step_lo"] >= 0)
-        rows = rows if known.all() else rows.take(np.flatnonzero(known))
-        columns = {
-            **rows.columns,
-            "site": self.sites[rows["site"]],
-            "optimizer": self.optimizers[rows["optimizer"]],
-            "stage": np.where(rows["stage"] < len(STAGES), rows["stage"], STAGES.index("unknown")).astype(np.uint8),
-        }
-        rows = BucketRows(columns, rows.histogram_rows, rows.histogram)
-        begun = (rows["step_lo"] < self.before[rows["optimizer"]]) & (rows["step_lo"] > self.after)
-        return merged(rows if begun.all() else rows.take(np.flatnonzero(begun)), self.file.width)
 
 
 def spans(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +11,12 @@ import numpy.typing as npt
 from gradwatch.record import ABSENT, STAGES
 from gradwatch.recording.buckets import BucketPanel
 from gradwatch.recording.series import compact
+from gradwatch.recording.span import Span
 from gradwatch.recording.stored import Kept
 from gradwatch.statistics import BINS, NULL, Float, Integer
 from gradwatch.store.buckets import BucketRows
 from gradwatch.store.columns import UNITS, Column
 from gradwatch.store.grids import Grid, places
-
-if TYPE_CHECKING:
-    from gradwatch.recording.levels import Span
 
 Key = tuple[str, int]
 Combine = Callable[[Any, Any], Any]
