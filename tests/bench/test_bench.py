@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gradwatch.examples.synthetic import SyntheticRun
 from tests.bench import __main__ as bench
-from tests.bench import clock, endurance, scale, table, worker
+from tests.bench import clock, endurance, rules_cost, scale, table, worker
 from tests.bench.networks import NETWORKS
 from tests.bench.rounds import Measured
 from tests.bench.rows import ROWS, Row
@@ -148,3 +149,11 @@ def test_scale_reaches_the_sizes_that_it_names() -> None:
     reads = scale.of_tensors(1000)["reads"]
     model, _ = torch_networks.residual(reads["tensors"], reads["width"], reads["batch"])
     assert len(list(model.parameters())) == 1000
+
+
+def test_the_rules_keep_up_with_training() -> None:
+    """At 200 parameters they take about 150 us of CPU a captured step; five times that is what noise may make of it."""
+    run = SyntheticRun(layers=100, steps=640)
+    first, then = rules_cost.measure(run, list(run.records()))
+    assert 0 < then < 5 * 150
+    assert first > then

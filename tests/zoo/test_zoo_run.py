@@ -61,7 +61,8 @@ def test_every_tool_is_asked_about_every_run(records: list[dict[str, object]]) -
         assert len(runs) in (0, 1 if record["kind"] else SEEDS)
         watched = runs_of(record) if runs else []
         assert all(set(run["claims"]) == set(NAMES) for run in watched)
-        assert all(run["seconds"] < 10 for run in watched)
+        # A run is to take 10 s of a core; noisy machines get five times that.
+        assert all(run["seconds"] < 50 for run in watched)
 
 
 def test_kinds_with_a_rule_are_named(records: list[dict[str, object]]) -> None:
