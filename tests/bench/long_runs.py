@@ -3,8 +3,7 @@
     python -m tests.bench.long_runs [--layers 1000] [--steps 1000000] [--whole 3000]
 
 The run is made first, with ``gradwatch.testing.long_run``; each figure is then taken in a process of its own. With
-``--whole`` equal to ``--steps`` nothing is rolled up beforehand. A last line gives the rules as a stream: CPU time of a
-captured step.
+``--whole`` equal to ``--steps`` nothing is rolled up beforehand.
 """
 
 from __future__ import annotations
@@ -40,20 +39,6 @@ def measure(path: Path) -> dict[str, float]:
     return {"load": load, "judge": judge, "render": render, "page": float(page.stat().st_size), "held": held}
 
 
-def stream(layers: int, steps: int) -> float:
-    """Returns the CPU seconds that the rules take for a captured step, the mean after the first quarter."""
-    from gradwatch.analyze import Stream
-    from gradwatch.examples.synthetic import SyntheticRun
-
-    made = SyntheticRun(layers=layers, steps=steps)
-    rules, taken = Stream(made.sites), []
-    for record in made.records():
-        began = time.thread_time()
-        rules(record)
-        taken.append(time.thread_time() - began)
-    return sum(taken[len(taken) // 4 :]) / len(taken[len(taken) // 4 :])
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Makes a run, measures and prints."""
     parser = argparse.ArgumentParser(
@@ -77,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         of = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(f"load {of['load']:.1f} s, rules {of['judge']:.1f} s, render {of['render']:.1f} s")
         print(f"page {of['page'] / MEGABYTE:.1f} MB, at most {of['held'] / MEGABYTE:,.0f} MB held")
-    print(f"rules as a stream, 200 parameters: {1e6 * stream(100, 1024):.0f} us a captured step")
 
 
 if __name__ == "__main__":
