@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
-MEGABYTE: Final = 1e6
+from tests.bench import apart
+from tests.bench.apart import MEGABYTE
 
 
 def measure(path: Path) -> dict[str, float]:
@@ -35,8 +32,7 @@ def measure(path: Path) -> dict[str, float]:
     page = run.report()
     marks.append(time.perf_counter())
     load, judge, render = (after - before for before, after in pairwise(marks))
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    return {"load": load, "judge": judge, "render": render, "page": float(page.stat().st_size), "held": held}
+    return {"load": load, "judge": judge, "render": render, "page": float(page.stat().st_size), "held": apart.held()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         began = time.perf_counter()
         path = long_run(Path(directory) / "run", layers=options.layers, steps=options.steps, whole=options.whole)
         print(f"written in {time.perf_counter() - began:.0f} s", flush=True)
-        command = [sys.executable, "-m", "tests.bench.long_runs", "--measure", str(path)]
-        of = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        of = apart.measured("tests.bench.long_runs", path)
         print(f"load {of['load']:.1f} s, rules {of['judge']:.1f} s, render {of['render']:.1f} s")
         print(f"page {of['page'] / MEGABYTE:.1f} MB, at most {of['held'] / MEGABYTE:,.0f} MB held")
 

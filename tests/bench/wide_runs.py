@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-MEGABYTE: Final = 1e6
+from tests.bench import apart
+from tests.bench.apart import MEGABYTE
+
 ROOM: Final = 16 * 2**30
 """Bytes that the files may take."""
 
@@ -36,8 +35,7 @@ def measure(path: Path) -> dict[str, float]:
     assert run.analysis.judged
     marks.append(time.perf_counter())
     load, judge = (after - before for before, after in pairwise(marks))
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    return {"load": load, "judge": judge, "cpu": time.process_time(), "held": held}
+    return {"load": load, "judge": judge, "cpu": time.process_time(), "held": apart.held()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = options.run or Path(directory) / "run"
         if not path.exists():
             _write(path, options.layers, options.steps)
-        command = [sys.executable, "-m", "tests.bench.wide_runs", "--measure", str(path)]
-        of = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        of = apart.measured("tests.bench.wide_runs", path)
         print(f"load {of['load']:.1f} s, rules {of['judge']:.1f} s, CPU {of['cpu']:.1f} s with the imports")
         print(f"at most {of['held'] / MEGABYTE:,.0f} MB held")
 

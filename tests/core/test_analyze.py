@@ -50,7 +50,7 @@ def test_a_healthy_run_has_no_finding(seed: int) -> None:
     assert analysis.verdict == "Gradients look healthy in all 8 layers over 120 steps."
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     fault=st.sampled_from([None, *FAULTS]),
     steps=st.integers(0, 90),

@@ -60,7 +60,7 @@ def test_the_library_is_there_where_a_compiler_is() -> None:
 
 
 @needs_library
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         arrays.arrays(np.float16, st.integers(0, 40), elements=st.floats(width=16)),

@@ -309,7 +309,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_bytes_are_a_hot_file(data: st.DataObject) -> None:
     """Whatever bytes a hot file holds, reading gives whole batches or none, and never an exception."""

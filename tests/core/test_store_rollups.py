@@ -120,7 +120,7 @@ def assert_like(got: BucketRows, wanted: dict[tuple[int, int, int], dict[str, An
 
 
 @given(rows(), st.lists(st.integers(0, 40), max_size=4), st.sampled_from(sorted(WIDTHS.values())))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_any_split_merges_to_the_definition(rows: Rows, cuts: list[int], width: int) -> None:
     """However rows are split and merged, level by level or at once, a bucket is what its definition says."""
     edges = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
@@ -131,7 +131,7 @@ def test_any_split_merges_to_the_definition(rows: Rows, cuts: list[int], width: 
 
 
 @given(rows(), st.lists(st.integers(0, 40), max_size=4), st.booleans())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_every_row_is_in_every_level_once(rows: Rows, cuts: list[int], between: bool) -> None:
     """Whenever files are written of it, a level holds each row exactly once."""
     levels = Rollups()
@@ -148,7 +148,7 @@ def test_every_row_is_in_every_level_once(rows: Rows, cuts: list[int], between: 
 
 
 @given(rows())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_file_keeps_what_it_says(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> None:
     """Through a file counts stay equal, values within 2^-17, and histograms within 4.4 % a bin."""
     directory = tmp_path_factory.mktemp("level")

@@ -176,7 +176,7 @@ class RandomRun:
         return UnitCounts(*columns)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), steps=st.integers(0, 25), sealed=st.booleans())
 def test_every_record_comes_back(seed: int, steps: int, sealed: bool) -> None:
     """Records of any kind come back equal to the slow reading, from hot and from sealed files."""
@@ -195,7 +195,7 @@ def test_every_record_comes_back(seed: int, steps: int, sealed: bool) -> None:
     assert got.open != sealed
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 25))
 def test_rows_of_steps_come_back(seed: int, steps: int) -> None:
     """Times, skips, facts and logged scalars equal the slow reading; the last value given for a step wins."""

@@ -299,7 +299,7 @@ def test_a_nonfinite_parameter_has_no_finite_flow() -> None:
     assert np.isfinite(late[:, :2]).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(st.floats(1e-12, 1e3), st.just(math.nan), st.just(0.0)), min_size=1, max_size=120))
 def test_a_layers_own_start_is_the_median_of_its_early_values(values: list[float]) -> None:
     """The baseline takes 8 to 18 % of the positive values, three at least."""

@@ -75,7 +75,7 @@ def test_l2_is_right_from_tiny_to_huge(n: int) -> None:
     assert found.absmax.tolist() == exact.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrays.arrays(
         np.float32,

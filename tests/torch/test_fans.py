@@ -29,7 +29,7 @@ def weights_behind_an_output(layer: nn.Module, weight: torch.Tensor, inputs: tor
     return float(outputs[(0, slice(None), *middle)].max())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(inputs=sizes, outputs=sizes, groups=sizes, kernel=st.sampled_from([(1,), (3,), (3, 1), (3, 3), (1, 3, 3)]))
 def test_a_convolution_sums_over_its_group_and_kernel(
     inputs: int, outputs: int, groups: int, kernel: tuple[int, ...]

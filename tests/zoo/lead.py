@@ -6,8 +6,6 @@ more after its onset: what is lost sooner nobody can act upon.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import tempfile
 import time
@@ -26,11 +24,12 @@ from tests.zoo.case import ATTEMPTS
 from tests.zoo.draw import faulty, generator
 from tests.zoo.faults import FAULTS
 from tests.zoo.oracle import rule
-from tests.zoo.program import Observer, build
+from tests.zoo.program import build
 from tests.zoo.recipe import Recipe
 from tests.zoo.recording import record as plain_record
 from tests.zoo.score import Rate
 from tests.zoo.table import shown
+from tests.zoo.tools import Log, train_watched
 
 EARLY: Final = 10
 KIND: Final = "exploding"
@@ -63,11 +62,10 @@ class Lead:
         return self.told is not None and (self.lost is None or self.told < self.lost)
 
 
-class Listener(Observer):
+class Listener(Log):
     """Logs the loss, and notes when something was told and when the loss was lost."""
 
     def __init__(self) -> None:
-        self.watch: Any = None
         self.lost: int | None = None
         self._told_at: float | None = None
         self._lost_at = 0.0
@@ -78,7 +76,7 @@ class Listener(Observer):
 
     def end(self, step: int, loss: Any, *, task: float, accuracy: float, clip: float) -> None:
         """Takes the loss of a step."""
-        self.watch.log(loss=loss)
+        super().end(step, loss, task=task, accuracy=accuracy, clip=clip)
         if self.lost is None and not math.isfinite(float(loss)):
             self.lost, self._lost_at = step, time.monotonic()
 
@@ -89,15 +87,10 @@ class Listener(Observer):
 
 def listen(recipe: Recipe, name: str, onset: int) -> Lead:
     """Trains a recipe under watch, and listens."""
-    listener, program = Listener(), build(recipe)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+    listener = Listener()
+    with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
-        options: dict[str, Any] = {"run": directory, "report": False, "on_finding": listener.finding}
-        model = (program.model, *program.optimizers) if program.framework == "torch" else ()  # type: ignore[attr-defined]
-        with gradwatch.watch(*model, **options) as listener.watch:
-            if program.framework != "torch":
-                program.step = listener.watch(program.step)  # type: ignore[attr-defined]
-            program.train(listener)
+        train_watched(build(recipe), directory, listener, listener.finding)
         step, kind = told_at(gradwatch.load(directory).recording)
     return Lead(name, onset, listener.lost, step, kind, listener.seconds())
 

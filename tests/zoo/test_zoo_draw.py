@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch.findings import KINDS
@@ -48,7 +48,6 @@ def test_a_text_that_is_no_id_is_refused() -> None:
         Draw.parse("torch/mlp")
 
 
-@settings(deadline=None)  # the first example that asks for a curvature loads its data
 @given(st.sampled_from(KINDS), st.integers(0, 10**6))
 def test_a_plant_changes_the_recipe_by_the_draw_alone(kind: str, seed: int) -> None:
     """Planting twice gives the same recipes; the sick one differs from its twin, and culprits lie in the chain."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gradwatch.findings import Finding
 from tests.zoo.program import Observer, Program
 
 
@@ -33,28 +34,41 @@ class Claim:
 Tool = Callable[[Program], list[Claim]]
 
 
-class _Log(Observer):
-    def __init__(self, watch: Any) -> None:
-        self._watch = watch
+class Log(Observer):
+    """Logs the loss of each step.
+
+    Attributes:
+        watch: of gradwatch, set when it begins.
+    """
+
+    watch: Any = None
 
     def end(self, step: int, loss: Any, *, task: float, accuracy: float, clip: float) -> None:
-        self._watch.log(loss=loss)
+        """Logs the loss."""
+        self.watch.log(loss=loss)
+
+
+def train_watched(
+    program: Program, directory: Path, log: Log, on_finding: Callable[[Finding], None] = lambda _: None
+) -> None:
+    """Trains a program under gradwatch with its default options, as its users wrap a loop or decorate a step."""
+    import gradwatch as tool
+
+    options: dict[str, Any] = {"run": directory, "report": False, "on_finding": on_finding}
+    model = (program.model, *program.optimizers) if program.framework == "torch" else ()  # type: ignore[attr-defined]
+    with contextlib.redirect_stderr(io.StringIO()), tool.watch(*model, **options) as log.watch:
+        if program.framework != "torch":
+            program.step = log.watch(program.step)  # type: ignore[attr-defined]
+        program.train(log)
 
 
 def gradwatch(program: Program) -> list[Claim]:
     """Watches the program with its default options and reads the findings of the run's files."""
     import gradwatch as tool
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
-        options: dict[str, Any] = {"run": directory, "report": False, "on_finding": lambda _: None}
-        if program.framework == "torch":
-            with tool.watch(program.model, *program.optimizers, **options) as watch:  # type: ignore[attr-defined]
-                program.train(_Log(watch))
-        else:
-            with tool.watch(**options) as watch:
-                program.step = watch(program.step)  # type: ignore[attr-defined]
-                program.train(_Log(watch))
+        train_watched(program, directory, Log())
         findings = tool.load(directory).findings
     return [Claim(f.kind, f.severity != "notice", _named(f.layer, f.layers), f.first_step) for f in findings]
 
